@@ -1,0 +1,121 @@
+"""Who measures, who chooses, and what a search returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sartor.core.score import Budget, Score
+from sartor.core.space import Architecture, F, SearchSpace
+from sartor.core.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sartor.runs import Run
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a target said about one network and one metric.
+
+    key: network key; samples: raw values in the metric's unit, one a round; reference: values of the reference
+    network in the same rounds; conditions: everything about the moment that is not in the target's id;
+    error: why there is no number, in which case samples are empty.
+    """
+
+    key: str
+    arch: Architecture
+    metric: str
+    samples: tuple[float, ...]
+    reference: tuple[float, ...] = ()
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def value(self) -> float:
+        """Median of the samples; NaN for a failure."""
+        return median(self.samples) if self.samples else float("nan")
+
+
+class Target(Protocol):
+    """A device, a runtime and the conditions that define a number."""
+
+    @property
+    def id(self) -> str:
+        """CPU or GPU model, runtime and version, threads, batch, precision; nothing that changes by the minute."""
+        ...
+
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Names of the metrics it can measure here and now."""
+        ...
+
+    def measure(
+        self, space: SearchSpace, archs: Sequence[Sequence[int]], metrics: Sequence[str]
+    ) -> Iterator[Measurement]:
+        """One measurement per architecture and metric, as they are finished; failures are measurements too."""
+        ...
+
+
+class Chooser(Protocol):
+    """Ask for architectures, tell their values, repeat. Its state is data."""
+
+    def ask(self) -> list[Architecture]: ...
+    def tell(self, archs: Sequence[Architecture], values: F) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Landed:
+    """An architecture with its predicted cost per budget metric, and how it was reached.
+
+    status: `argmax` (the search's own answer), `optimal` (best by the objective, proven), `verified` (inside the
+    budgets by the true score, not proven best) or `none_found`.
+    """
+
+    architecture: Architecture
+    predicted: Mapping[str, float]
+    status: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search returns: the winner, the plain argmax before landing, and whether the budgets hold."""
+
+    space: SearchSpace
+    method: str
+    budgets: tuple[Budget, ...]
+    winner: Landed
+    argmax: Landed
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.winner.architecture
+
+    @property
+    def feasible(self) -> bool:
+        """Predicted cost within every limit."""
+        return all(b.feasible(self.winner.predicted[b.score.metric.name]) for b in self.budgets)
+
+    def network(self) -> nn.Module:
+        """The found network with fresh weights: a plain nn.Module."""
+        return self.space.network(self.architecture)
+
+
+class Method(Protocol):
+    """One published system. Hyper-parameters are its fields; `paper()` has them as published."""
+
+    def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
+        """Raise UserError, in one line and before any work, when this space or these budgets do not fit."""
+        ...
+
+    def search(
+        self, space: SearchSpace, objectives: Sequence[Score], budgets: Sequence[Budget], run: Run, task: Task | None
+    ) -> Found:
+        """Search. objectives: quality scores for methods that query; task: data for methods that train."""
+        ...

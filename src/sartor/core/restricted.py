@@ -1,0 +1,99 @@
+"""A sub-space: fewer candidates in some slots, the same networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sartor.core.errors import UserError
+from sartor.core.space import Architecture, Json, Part, SearchSpace
+from sartor.core.task import Path, Supernet
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Restricted(SearchSpace):
+    """`base` with only the candidates in `keep` ({slot: candidate indices}); other slots stay whole."""
+
+    base: SearchSpace
+    keep: tuple[tuple[int, ...], ...]
+
+    def __init__(self, base: SearchSpace, keep: Mapping[int, Sequence[int]]) -> None:
+        if isinstance(base, Restricted):
+            keep = {i: [base.keep[i][k] for k in keep.get(i, range(len(base.keep[i])))] for i in range(len(base.slots))}
+            base = base.base
+        for i in keep:
+            if not 0 <= i < len(base.slots):
+                raise UserError(f"cannot restrict slot {i}; space {base.name!r} has slots 0 to {len(base.slots) - 1}.")
+        self.base = base
+        self.keep = tuple(tuple(keep.get(i, range(len(slot)))) for i, slot in enumerate(base.slots))
+        self.local_parts = base.local_parts
+        slots = []
+        for slot, kept in zip(base.slots, self.keep):
+            if not kept or len(set(kept)) < len(kept) or not all(0 <= k < len(slot) for k in kept):
+                raise UserError(
+                    f"slot {slot.name!r} cannot keep candidates {list(kept)}; "
+                    f"keep one or more different ones of 0 to {len(slot) - 1}."
+                )
+            when = slot.when
+            if when is not None:
+                when = (when[0], frozenset(j for j, k in enumerate(self.keep[when[0]]) if k in when[1]))
+            slots.append(
+                replace(
+                    slot,
+                    candidates=tuple(slot.candidates[k] for k in kept),
+                    features=None if slot.features is None else np.asarray(slot.features)[list(kept)],
+                    when=when,
+                )
+            )
+        self.slots = tuple(slots)
+
+    def lift(self, arch: Sequence[int]) -> Architecture:
+        """The same network as an architecture of the base space."""
+        return self.base.canonical(tuple(kept[k] for kept, k in zip(self.keep, self.canonical(arch))))
+
+    def spec(self) -> dict[str, Json]:
+        keep = {str(i): list(k) for i, k in enumerate(self.keep) if len(k) < len(self.base.slots[i])}
+        return {"space": self.base.name, "base": self.base.spec(), "keep": keep}
+
+    def key(self, arch: Sequence[int]) -> str:
+        return self.base.key(self.lift(arch))
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        return self.base.edges
+
+    def inputs(self, batch: int) -> tuple[Tensor, ...]:
+        return self.base.inputs(batch)
+
+    def network(self, arch: Sequence[int]) -> nn.Module:
+        return self.base.network(self.lift(arch))
+
+    def parts(self, arch: Sequence[int]) -> list[Part] | None:
+        return self.base.parts(self.lift(arch))
+
+    def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
+        return self.base.assemble(modules)
+
+    def deploy(self, network: nn.Module) -> nn.Module:
+        return self.base.deploy(network)
+
+    def supernet(self) -> Supernet:
+        from sartor.core.restricted_supernet import RestrictedSupernet  # needs torch
+
+        return RestrictedSupernet(self, self.base.supernet())
+
+    def lift_path(self, path: Path) -> Path:
+        """A path of the base supernet; gates of dropped candidates are zero."""
+        if path.gates is None:
+            return Path(self.lift(path.index))
+        gates: list[Any] = []
+        for gate, kept, slot in zip(path.gates, self.keep, self.base.slots):
+            wide = gate.new_zeros(len(slot))
+            wide[list(kept)] = gate
+            gates.append(wide)
+        return Path(self.lift(path.index), tuple(gates))

@@ -1,0 +1,287 @@
+"""The one idea: every system here chooses one candidate per slot."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sartor.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sartor.core.task import Supernet
+
+Architecture: TypeAlias = tuple[int, ...]
+"""A candidate index per slot; canonical form: inactive slots hold 0."""
+F: TypeAlias = npt.NDArray[np.float64]
+Json: TypeAlias = Any
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One choice to be made.
+
+    name: unique within the space; candidates: names of the options;
+    features: (n, f) description of the options that predictors see (default: identity);
+    when: (slot index, candidates): this slot exists only if that earlier slot chose one of those.
+    """
+
+    name: str
+    candidates: Sequence[str]
+    features: F | None = field(default=None, compare=False)
+    when: tuple[int, frozenset[int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a network that can be built, measured and exported alone; parts form a chain.
+
+    key: identity of the piece (same key, same computation); slot: the slot it implements, None if fixed;
+    make: builds it with fresh weights; inputs: shapes of its inputs without the batch dimension.
+    """
+
+    key: str
+    slot: int | None
+    make: Callable[[], nn.Module]
+    inputs: tuple[tuple[int, ...], ...]
+
+
+class SearchSpace(ABC):
+    """A set of architectures and how each becomes a network.
+
+    A concrete space gives `slots`, `spec`, `inputs` and `network`; it adds `parts` when its networks are
+    chains of pieces and `supernet` when they can share weights. All else follows from those.
+    """
+
+    slots: tuple[Slot, ...]
+    local_parts: bool = False
+    """True when the part of a slot depends on that slot's choice alone, so that costs counted per part add up."""
+
+    # ------------------------------------------------------------------ what a space defines
+
+    @abstractmethod
+    def spec(self) -> dict[str, Json]:
+        """Plain JSON that rebuilds the space in another process; the key `space` names its constructor."""
+
+    @abstractmethod
+    def inputs(self, batch: int) -> tuple[Tensor, ...]:
+        """Random inputs of the networks, batch first; measuring needs no data."""
+
+    @abstractmethod
+    def network(self, arch: Sequence[int]) -> nn.Module:
+        """A plain network with fresh weights."""
+
+    def parts(self, arch: Sequence[int]) -> list[Part] | None:
+        """The network as a chain of pieces, or None when it is not one."""
+        return None
+
+    def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
+        """The network made of already built parts, in the order of `parts`."""
+        raise UserError(f"space {self.name!r} has no parts to assemble a network from.")
+
+    def deploy(self, network: nn.Module) -> nn.Module:
+        """A copy as it is measured and exported; spaces with batch norms fold them here."""
+        return copy.deepcopy(network).eval()
+
+    def supernet(self) -> Supernet:
+        """All candidates of all slots with shared weights."""
+        raise UserError(f"space {self.name!r} has no supernet; choose a method that only asks for scores.")
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """Which slot feeds which, for graph predictors; default: a chain."""
+        return tuple((i, i + 1) for i in range(len(self.slots) - 1))
+
+    # ------------------------------------------------------------------ identity
+
+    @property
+    def name(self) -> str:
+        return str(self.spec()["space"])
+
+    @cached_property
+    def id(self) -> str:
+        """Short fingerprint of the specification: equal spaces, equal ids, in every process."""
+        return _digest(self.spec())
+
+    def key(self, arch: Sequence[int]) -> str:
+        """Identity of the network, also across sub-spaces: two architectures with one key are one network."""
+        parts = self.parts(arch)
+        if parts is not None:
+            return _digest([[p.key, p.inputs] for p in parts])
+        return _digest([self.spec(), self.canonical(arch)])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchSpace) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # ------------------------------------------------------------------ architectures
+
+    @cached_property
+    def _children(self) -> tuple[tuple[int, ...], ...]:
+        kids: list[list[int]] = [[] for _ in self.slots]
+        for i, slot in enumerate(self.slots):
+            if slot.when is not None:
+                if not 0 <= slot.when[0] < i:
+                    raise ValueError(f"slot {slot.name!r} depends on slot {slot.when[0]}, which is not before it")
+                kids[slot.when[0]].append(i)
+        return tuple(map(tuple, kids))
+
+    @cached_property
+    def _counts(self) -> tuple[tuple[int, ...], ...]:
+        """Networks below each candidate of each slot, children included (slots with `when` form a forest)."""
+        counts: list[tuple[int, ...]] = [()] * len(self.slots)
+        for i in reversed(range(len(self.slots))):
+            counts[i] = tuple(
+                math.prod(sum(counts[c]) for c in self._children[i] if k in self._allowed(c))
+                for k in range(len(self.slots[i]))
+            )
+        return tuple(counts)
+
+    def _allowed(self, slot: int) -> frozenset[int]:
+        when = self.slots[slot].when
+        return frozenset() if when is None else when[1]
+
+    @cached_property
+    def size(self) -> int:
+        """Exact number of canonical architectures."""
+        return math.prod(sum(self._counts[i]) for i, slot in enumerate(self.slots) if slot.when is None)
+
+    def active(self, arch: Sequence[int]) -> tuple[bool, ...]:
+        """Which slots exist in this architecture."""
+        on: list[bool] = []
+        for slot in self.slots:
+            on.append(slot.when is None or (on[slot.when[0]] and arch[slot.when[0]] in slot.when[1]))
+        return tuple(on)
+
+    def canonical(self, arch: Sequence[int]) -> Architecture:
+        """The architecture with inactive slots at 0. Raises UserError unless it belongs to this space."""
+        if len(arch) != len(self.slots):
+            raise UserError(
+                f"architecture has {len(arch)} entries, space {self.name!r} has {len(self.slots)} slots; "
+                "use an architecture made for this space."
+            )
+        for i, (slot, k) in enumerate(zip(self.slots, arch)):
+            if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 0 <= k < len(slot):
+                raise UserError(
+                    f"entry {i} of the architecture is {k!r}; slot {slot.name!r} takes 0 to {len(slot) - 1} "
+                    f"({', '.join(slot.candidates)})."
+                )
+        return tuple(int(k) if on else 0 for k, on in zip(arch, self.active(arch)))
+
+    def sample(
+        self, rng: np.random.Generator, n: int, *, uniform_over: Literal["networks", "choices"] = "networks"
+    ) -> list[Architecture]:
+        """`n` independent canonical architectures.
+
+        uniform_over: `networks` draws every architecture with equal probability; `choices` draws every
+        candidate of an existing slot with equal probability (so every depth is equally frequent).
+        The two agree where no slot is conditional.
+        """
+        draws = rng.random((n, len(self.slots)))
+        cumulative = []
+        for i in range(len(self.slots)):
+            counts, total = self._counts[i], sum(self._counts[i])
+            share = [c / total if uniform_over == "networks" else 1 / len(counts) for c in counts]
+            cumulative.append(np.cumsum(share))
+        picks = np.stack(
+            [np.minimum(np.searchsorted(c, draws[:, i], side="right"), len(c) - 1) for i, c in enumerate(cumulative)],
+            axis=1,
+        )
+        return [self.canonical(tuple(map(int, row))) for row in picks]
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """Every canonical architecture once, in lexicographic order."""
+
+        def extend(head: list[int], on: list[bool]) -> Iterator[Architecture]:
+            i = len(head)
+            if i == len(self.slots):
+                yield tuple(head)
+                return
+            when = self.slots[i].when
+            exists = when is None or (on[when[0]] and head[when[0]] in when[1])
+            for k in range(len(self.slots[i]) if exists else 1):
+                yield from extend([*head, k], [*on, exists])
+
+        return extend([], [])
+
+    # ------------------------------------------------------------------ encodings
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First column of each slot in `one_hot`, and the number of columns as the last entry."""
+        ends = np.cumsum([0] + [len(s) for s in self.slots])
+        return tuple(map(int, ends))
+
+    def one_hot(self, archs: Sequence[Sequence[int]]) -> F:
+        """(n, total candidates) float64; the row block of an inactive slot is all zero."""
+        out = np.zeros((len(archs), self.offsets[-1]))
+        for row, arch in zip(out, archs):
+            for i, on in enumerate(self.active(arch)):
+                if on:
+                    row[self.offsets[i] + arch[i]] = 1.0
+        return out
+
+    @cached_property
+    def feature_map(self) -> F:
+        """(total candidates, features): one-hot rows times this are what predictors see."""
+        blocks = [np.eye(len(s)) if s.features is None else np.asarray(s.features, float) for s in self.slots]
+        out = np.zeros((self.offsets[-1], sum(b.shape[1] for b in blocks)))
+        column = 0
+        for start, block in zip(self.offsets, blocks):
+            out[start : start + block.shape[0], column : column + block.shape[1]] = block
+            column += block.shape[1]
+        return out
+
+    # ------------------------------------------------------------------ JSON
+
+    def to_json(self, arch: Sequence[int]) -> dict[str, Json]:
+        """The architecture with its space and the chosen candidates by name."""
+        arch = self.canonical(arch)
+        chosen = {s.name: s.candidates[k] for s, k, on in zip(self.slots, arch, self.active(arch)) if on}
+        return {"schema": SCHEMA, "space": self.spec(), "architecture": list(arch), "choices": chosen}
+
+    def from_json(self, data: Json) -> Architecture:
+        """Read what `to_json` wrote. Raises UserError for another space, length or index."""
+        if not isinstance(data, dict) or not {"schema", "space", "architecture"} <= data.keys():
+            raise UserError("not an architecture file: it needs schema, space and architecture; write it with sartor.")
+        if data["schema"] != SCHEMA:
+            raise UserError(
+                f"architecture file has schema {data['schema']!r}, this version reads {SCHEMA}; rewrite it."
+            )
+        if _digest(data["space"]) != self.id:
+            raise UserError(
+                f"architecture belongs to space {json.dumps(data['space'])}, not to {json.dumps(self.spec())}; "
+                "give the space it was made for."
+            )
+        if not isinstance(data["architecture"], list):
+            raise UserError("the architecture must be a list of candidate indices, one a slot.")
+        return self.canonical(data["architecture"])
+
+    # ------------------------------------------------------------------ sub-spaces
+
+    def restrict(self, keep: Mapping[int, Sequence[int]]) -> SearchSpace:
+        """The sub-space that keeps only those candidates (by index) of those slots."""
+        from sartor.core.restricted import Restricted
+
+        return Restricted(self, keep)
+
+
+def _digest(data: Json) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

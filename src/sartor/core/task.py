@@ -1,0 +1,71 @@
+"""What networks are for: data with a loss and a metric, and networks that share weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+from sartor.core.space import Architecture
+from sartor.core.units import Metric
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Batch: TypeAlias = "tuple[tuple[Tensor, ...], Tensor]"
+"""Inputs of the network (each batch first) and the targets."""
+Split: TypeAlias = Literal["train", "valid", "trainvalid", "test"]
+"""Roles: `train` fits weights and `valid` guides choices during a search (disjoint parts of the training data);
+`trainvalid`, both, trains a found network; `test` is held out and no method may read it."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """One network inside a supernet.
+
+    index: a candidate per slot; gates: per slot a (candidates,) tensor whose chosen entry multiplies the output
+    of the chosen candidate (1 in value, differentiable), or None to run plain.
+    """
+
+    index: Architecture
+    gates: tuple[Tensor, ...] | None = None
+
+
+@runtime_checkable
+class Supernet(Protocol):
+    """An nn.Module that holds every candidate once; the path is an argument, never state."""
+
+    def __call__(self, *x: Tensor, path: Path) -> Tensor: ...
+    def extract(self, arch: Sequence[int]) -> nn.Module:
+        """A stand-alone network of the space with a copy of the path's weights."""
+        ...
+
+
+class Task(Protocol):
+    """Data, loss and metric. Same (split, size, seed, epoch), same batches in the same order."""
+
+    metric: Metric
+    device: Any
+
+    def describe(self) -> dict[str, Any]:
+        """JSON that identifies data and splits, for run directories."""
+        ...
+
+    def length(self, split: Split) -> int:
+        """Number of examples in a split."""
+        ...
+
+    def batches(self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None) -> Iterable[Batch]:
+        """Batches of one epoch: shuffled and augmented for `train` and `trainvalid`, in order otherwise.
+
+        limit: at most that many batches.
+        """
+        ...
+
+    def loss(self, net: Callable[..., Tensor], batch: Batch) -> Tensor:
+        """Scalar training loss, mean over the batch."""
+        ...
+
+    def evaluate(self, net: Callable[..., Tensor], split: Split, *, limit: int | None = None) -> Mapping[str, float]:
+        """Means over a split: `loss` and the task's metric. Sets no mode: the caller does."""
+        ...
