@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from sartor.core.score import Budget, Score
 from sartor.core.space import Architecture, F, SearchSpace
 from sartor.core.task import Task
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
 class Measurement:
     """What a target said about one network and one metric.
 
-    key: network key; samples: raw values in the metric's unit, one a round; reference: values of the reference
-    network in the same rounds; conditions: everything about the moment that is not in the target's id;
-    error: why there is no number, in which case samples are empty.
+    key: network key; samples: values in the metric's unit, one a round (latency: the fastest run of the round's
+    visit); reference: those of the reference network in the same rounds; conditions: everything about the moment that
+    is not in the target's id; error: why there is no number, in which case samples are empty.
     """
 
     key: str
@@ -36,8 +38,24 @@ class Measurement:
 
     @property
     def value(self) -> float:
+        """The smallest sample, NaN for a failure: interference only ever adds, and of the estimators compared in
+        `targets.timing` this one repeats best."""
+        return min(self.samples, default=float("nan"))
+
+    @property
+    def median(self) -> float:
         """Median of the samples; NaN for a failure."""
         return median(self.samples) if self.samples else float("nan")
+
+    @property
+    def p90(self) -> float:
+        """What nine of ten samples stay below; NaN for a failure."""
+        return float(np.percentile(self.samples, 90)) if self.samples else float("nan")
+
+    @property
+    def spread(self) -> float:
+        """(p90 - value) / value: how much the machine disturbed; NaN for a failure."""
+        return (self.p90 - self.value) / self.value
 
 
 class Target(Protocol):

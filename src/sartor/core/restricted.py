@@ -23,22 +23,24 @@ class Restricted(SearchSpace):
     keep: tuple[tuple[int, ...], ...]
 
     def __init__(self, base: SearchSpace, keep: Mapping[int, Sequence[int]]) -> None:
-        if isinstance(base, Restricted):
-            keep = {i: [base.keep[i][k] for k in keep.get(i, range(len(base.keep[i])))] for i in range(len(base.slots))}
-            base = base.base
         for i in keep:
             if not 0 <= i < len(base.slots):
                 raise UserError(f"cannot restrict slot {i}; space {base.name!r} has slots 0 to {len(base.slots) - 1}.")
-        self.base = base
-        self.keep = tuple(tuple(keep.get(i, range(len(slot)))) for i, slot in enumerate(base.slots))
-        self.local_parts = base.local_parts
-        slots = []
-        for slot, kept in zip(base.slots, self.keep):
+        chosen = tuple(tuple(map(int, keep.get(i, range(len(slot))))) for i, slot in enumerate(base.slots))
+        for slot, kept in zip(base.slots, chosen):
             if not kept or len(set(kept)) < len(kept) or not all(0 <= k < len(slot) for k in kept):
                 raise UserError(
                     f"slot {slot.name!r} cannot keep candidates {list(kept)}; "
                     f"keep one or more different ones of 0 to {len(slot) - 1}."
                 )
+        if isinstance(base, Restricted):
+            chosen = tuple(tuple(outer[k] for k in kept) for outer, kept in zip(base.keep, chosen))
+            base = base.base
+        self.base = base
+        self.keep = chosen
+        self.local_parts = base.local_parts
+        slots = []
+        for slot, kept in zip(base.slots, self.keep):
             when = slot.when
             if when is not None:
                 when = (when[0], frozenset(j for j, k in enumerate(self.keep[when[0]]) if k in when[1]))
@@ -57,18 +59,22 @@ class Restricted(SearchSpace):
         return self.base.canonical(tuple(kept[k] for kept, k in zip(self.keep, self.canonical(arch))))
 
     def spec(self) -> dict[str, Json]:
-        keep = {str(i): list(k) for i, k in enumerate(self.keep) if len(k) < len(self.base.slots[i])}
+        keep = {str(i): list(k) for i, k in enumerate(self.keep) if k != tuple(range(len(self.base.slots[i])))}
         return {"space": self.base.name, "base": self.base.spec(), "keep": keep}
 
     def key(self, arch: Sequence[int]) -> str:
         return self.base.key(self.lift(arch))
 
     @property
+    def has_supernet(self) -> bool:
+        return self.base.has_supernet
+
+    @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         return self.base.edges
 
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
-        return self.base.inputs(batch)
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        return self.base.inputs(batch, None if arch is None else self.lift(arch))
 
     def network(self, arch: Sequence[int]) -> nn.Module:
         return self.base.network(self.lift(arch))

@@ -33,9 +33,9 @@ class Terms:
     def __call__(self, space: SearchSpace, archs: Sequence[Sequence[int]]) -> F:
         """(n,) values."""
         total = np.full(len(archs), self.const)
-        if archs:
+        if len(archs):
             index = np.asarray(archs, dtype=np.int64)
-            on = np.asarray([space.active(a) for a in archs])
+            on = space.exists(index)
             for i, values in enumerate(self.unary):
                 total += np.where(on[:, i], values[index[:, i]], 0.0)
             for (i, j), values in self.pair.items():
@@ -52,7 +52,8 @@ class Terms:
         for gate, values in zip(weights, self.unary):
             total = total + gate @ gate.new_tensor(values)
         for (i, j), values in self.pair.items():
-            total = total + weights[i] @ gates[i].new_tensor(values) @ weights[j]
+            left, right = pair_gates(slots, gates, i, j)
+            total = total + left @ left.new_tensor(values) @ right
         result: Tensor = total if self.over is None else total / self.over.soft(slots, gates)
         return result
 
@@ -67,6 +68,26 @@ def active_gates(slots: Sequence[Slot], gates: Sequence[Tensor]) -> list[Tensor]
             parent, allowed = slot.when
             exists.append(exists[parent] * gates[parent][sorted(allowed)].sum())
     return [gate * on for gate, on in zip(gates, exists)]
+
+
+def pair_gates(slots: Sequence[Slot], gates: Sequence[Tensor], i: int, j: int) -> tuple[Tensor, Tensor]:
+    """Two vectors whose outer product is the probability of each choice of slots i < j, both existing.
+
+    Their existence is not independent: what both depend on counts once, and i may be what j depends on.
+    """
+    needs: dict[int, frozenset[int]] = {}
+    for slot in (i, j):
+        when = slots[slot].when
+        while when is not None:
+            needs[when[0]] = needs.get(when[0], when[1]) & when[1]
+            when = slots[when[0]].when
+    left, right = gates[i], gates[j]
+    for slot, allowed in needs.items():
+        if slot == i:
+            left = left * left.new_tensor([float(k in allowed) for k in range(len(slots[i]))])
+        else:
+            right = right * gates[slot][sorted(allowed)].sum()
+    return left, right
 
 
 class Score(ABC):

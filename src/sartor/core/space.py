@@ -79,8 +79,8 @@ class SearchSpace(ABC):
         """Plain JSON that rebuilds the space in another process; the key `space` names its constructor."""
 
     @abstractmethod
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
-        """Random inputs of the networks, batch first; measuring needs no data."""
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        """Random inputs, batch first; measuring needs no data. arch: matters only where networks differ in theirs."""
 
     @abstractmethod
     def network(self, arch: Sequence[int]) -> nn.Module:
@@ -103,6 +103,11 @@ class SearchSpace(ABC):
         raise UserError(f"space {self.name!r} has no supernet; choose a method that only asks for scores.")
 
     @property
+    def has_supernet(self) -> bool:
+        """Whether `supernet` gives one."""
+        return type(self).supernet is not SearchSpace.supernet
+
+    @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Which slot feeds which, for graph predictors; default: a chain."""
         return tuple((i, i + 1) for i in range(len(self.slots) - 1))
@@ -120,10 +125,11 @@ class SearchSpace(ABC):
 
     def key(self, arch: Sequence[int]) -> str:
         """Identity of the network, also across sub-spaces: two architectures with one key are one network."""
+        arch = self.canonical(arch)
         parts = self.parts(arch)
         if parts is not None:
             return _digest([[p.key, p.inputs] for p in parts])
-        return _digest([self.spec(), self.canonical(arch)])
+        return _digest([self.spec(), arch])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SearchSpace) and self.id == other.id
@@ -185,6 +191,19 @@ class SearchSpace(ABC):
                 )
         return tuple(int(k) if on else 0 for k, on in zip(arch, self.active(arch)))
 
+    def enable(self, arch: Sequence[int], slot: int) -> Architecture | None:
+        """The architecture with the fewest earlier choices changed so that `slot` exists; None if it never can."""
+        changed = list(self.canonical(arch))
+        when = self.slots[slot].when
+        while when is not None:
+            parent, allowed = when
+            if not allowed:
+                return None
+            if changed[parent] not in allowed or not self.active(changed)[parent]:
+                changed[parent] = min(allowed)
+            when = self.slots[parent].when
+        return self.canonical(changed)
+
     def sample(
         self, rng: np.random.Generator, n: int, *, uniform_over: Literal["networks", "choices"] = "networks"
     ) -> list[Architecture]:
@@ -195,16 +214,32 @@ class SearchSpace(ABC):
         The two agree where no slot is conditional.
         """
         draws = rng.random((n, len(self.slots)))
-        cumulative = []
+        picks = np.zeros(draws.shape, dtype=np.int64)
         for i in range(len(self.slots)):
             counts, total = self._counts[i], sum(self._counts[i])
             share = [c / total if uniform_over == "networks" else 1 / len(counts) for c in counts]
-            cumulative.append(np.cumsum(share))
-        picks = np.stack(
-            [np.minimum(np.searchsorted(c, draws[:, i], side="right"), len(c) - 1) for i, c in enumerate(cumulative)],
-            axis=1,
-        )
+            picks[:, i] = np.minimum(np.searchsorted(np.cumsum(share), draws[:, i], side="right"), len(counts) - 1)
         return [self.canonical(tuple(map(int, row))) for row in picks]
+
+    def sample_wide(self, rng: np.random.Generator, n: int) -> list[Architecture]:
+        """`n` architectures whose costs reach further than a uniform sample's, for fitting predictors.
+
+        Each draws its own preference among candidates, Dirichlet(1/2), and then its slots by it: networks of nearly
+        all skips or all large blocks appear, which uniform draws over many slots never show.
+        """
+        width = max(len(slot) for slot in self.slots)
+        out = []
+        for _ in range(n):
+            preference = rng.dirichlet(np.full(width, 0.5)) + 1e-6
+            draws = rng.random(len(self.slots))
+            picks = []
+            for slot, draw in zip(self.slots, draws):
+                cumulative = np.cumsum(preference[: len(slot)])
+                picks.append(
+                    int(np.searchsorted(cumulative, draw * cumulative[-1], side="right").clip(0, len(slot) - 1))
+                )
+            out.append(self.canonical(picks))
+        return out
 
     def enumerate(self) -> Iterator[Architecture]:
         """Every canonical architecture once, in lexicographic order."""
@@ -232,11 +267,19 @@ class SearchSpace(ABC):
     def one_hot(self, archs: Sequence[Sequence[int]]) -> F:
         """(n, total candidates) float64; the row block of an inactive slot is all zero."""
         out = np.zeros((len(archs), self.offsets[-1]))
-        for row, arch in zip(out, archs):
-            for i, on in enumerate(self.active(arch)):
-                if on:
-                    row[self.offsets[i] + arch[i]] = 1.0
+        index, rows = np.asarray(archs, dtype=np.int64).reshape(len(archs), len(self.slots)), np.arange(len(archs))
+        for i, on in enumerate(self.exists(index).T):
+            out[rows[on], self.offsets[i] + index[on, i]] = 1.0
         return out
+
+    def exists(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """`active` of many: (n, slots) candidate indices to (n, slots)."""
+        on = np.ones(index.shape, dtype=np.bool_)
+        for i, slot in enumerate(self.slots):
+            if slot.when is not None:
+                parent, allowed = slot.when
+                on[:, i] = on[:, parent] & np.isin(index[:, parent], sorted(allowed))
+        return on
 
     @cached_property
     def feature_map(self) -> F:

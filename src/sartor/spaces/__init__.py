@@ -1,0 +1,38 @@
+"""Search spaces by name: `mobilenet:lightnas?resolution=224`, or a JSON file that holds a specification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sartor.core import Json, Registry, SearchSpace, UserError, parse_reference
+from sartor.core.restricted import Restricted
+from sartor.runs import read_json
+
+SPACES: Registry[SearchSpace] = Registry(
+    "space", {"mobilenet": "sartor.spaces.mobilenet:MobileNet", "uniform": "sartor.spaces.uniform:Uniform"}
+)
+
+
+def get(reference: str, **options: Any) -> SearchSpace:
+    """A space from `NAME[:PRESET][?option=value&...]` or from a JSON file; `options` override the reference's.
+
+    Raises UserError for an unknown name, preset or option, or an option out of range.
+    """
+    if reference.endswith(".json"):
+        data = read_json(Path(reference))
+        return from_spec(data["space"] if isinstance(data, dict) and isinstance(data.get("space"), dict) else data)
+    name, preset, given = parse_reference(reference)
+    options = {**given, **options}
+    if preset is not None:
+        options["preset"] = preset
+    return SPACES.make(name, **options)
+
+
+def from_spec(spec: Json) -> SearchSpace:
+    """Rebuild a space from what `SearchSpace.spec` returned."""
+    if not isinstance(spec, dict) or not isinstance(spec.get("space"), str):
+        raise UserError("not a space specification: it needs a key 'space'; write it with sartor.")
+    if "base" in spec:
+        return Restricted(from_spec(spec["base"]), {int(i): k for i, k in spec["keep"].items()})
+    return SPACES.make(spec["space"], **{k: v for k, v in spec.items() if k != "space"})

@@ -1,0 +1,64 @@
+"""Inverted residual blocks (MobileNetV2) and the pieces around them."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Round channels to a multiple of `divisor`, never below 90 % of the wish (ALGORITHMS 0.3)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def conv_norm_act(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+) -> list[nn.Module]:
+    """Convolution with `same` padding, batch norm and ReLU6: modules to be put in a flat Sequential."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), *([nn.ReLU6()] if act else [])]
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention: (B, C, H, W) scaled per channel by a gate in (0, 1); a quarter of the channels inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = make_divisible(channels / 4)
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, hidden, 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1),
+            nn.Hardsigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled: Tensor = x * self.gate(x)
+        return scaled
+
+
+class MBConv(nn.Module):
+    """Expand 1x1, depthwise k x k, project 1x1; shortcut where the shape is kept. Expansion 1 has no first 1x1."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, expansion: int, stride: int, se: bool = False) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.body = nn.Sequential(
+            *(conv_norm_act(inputs, hidden, 1) if expansion > 1 else []),
+            *conv_norm_act(hidden, hidden, kernel, stride, groups=hidden),
+            *([SqueezeExcite(hidden)] if se else []),
+            *conv_norm_act(hidden, outputs, 1, act=False),
+        )
+        self.shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return x + y if self.shortcut else y
+
+
+def skip(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Identity where the shape is kept, otherwise a strided 1x1 convolution with norm and ReLU6."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(*conv_norm_act(inputs, outputs, 1, stride))

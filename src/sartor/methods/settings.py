@@ -1,0 +1,58 @@
+"""Hyper-parameters of the methods, typed and documented; imports no torch, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all methods: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def paper(cls, **changes: object) -> Self:
+        """Every hyper-parameter as published; `changes` on top."""
+        return cls(**changes)
+
+
+class LightNASSettings(Settings):
+    """Thesis 4.4.1; values that only the public code has are marked (code)."""
+
+    epochs: int = Field(90, ge=0, description="passes over the data; 0 lands from the initial logits")
+    warmup_epochs: int = Field(10, ge=0, description="first epochs, logits frozen")
+    batch_size: int = Field(128, ge=2, description="of weight and logit updates alike")
+    lr: float = Field(0.1, gt=0, description="weights: SGD, cosine to 0")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-5, ge=0)
+    clip_norm: float = Field(5.0, gt=0, description="gradient norm of the weights (code)")
+    arch_lr: float | None = Field(
+        None, gt=0, description="logits: Adam; default 1e-3, or 10 / updates where updates are fewer than 10,000"
+    )
+    arch_weight_decay: float = Field(1e-3, ge=0)
+    temperature: float = Field(
+        5.0, gt=0, description="of the Gumbel samples; falls to 1/3000 of it, exponentially (code)"
+    )
+    controller: Literal["settling", "published"] = Field(
+        "settling",
+        description="published: multiplier on the sampled path's cost, raised by the argmax's violation; "
+        "settling: the nearest distribution that meets the budget, after every update",
+    )
+    multiplier_lr: float = Field(5e-4, gt=0, description="ascent step of the published controller")
+    decision: float = Field(
+        1.0, ge=0, description="settling controller: weight of the cost's spread under P at the end"
+    )
+    multiplier: float | None = Field(None, description="a fixed multiplier instead of a learned one (Fig. 4.3)")
+    accuracy_term: bool = Field(True, description="without it only the budget drives the logits (Fig. 4.13)")
+    sign_clip: bool = Field(False, description="published controller: drop a multiplier of the wrong sign (code)")
+    final_damping: bool = Field(False, description="last tenth: logits slow down once near the budget (code)")
+    halving: bool = Field(False, description="halve the logits' learning rate each quarter of the search (code)")
+    fair_warmup: bool = Field(False, description="warm-up trains all candidates on every batch, K paths (code)")
+    land: bool = Field(True, description="end with the most probable architecture inside the budgets")
+
+    @classmethod
+    def paper(cls, **changes: object) -> Self:
+        published: dict[str, object] = {"controller": "published", "arch_lr": 1e-3, "land": False}
+        return cls(**{**published, **changes})  # type: ignore[arg-type]

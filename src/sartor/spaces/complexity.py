@@ -1,0 +1,137 @@
+"""Analytic cost of networks: multiply-accumulates, weights and memory traffic, counted without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sartor.core import F, Part, Score, SearchSpace, SoftScore, Terms, UserError, metric
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+COUNTED = ("macs", "params", "mem_access_bytes")
+_BYTES = 4
+
+
+def count(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
+    """Counts of one forward pass of a module on the `meta` device.
+
+    macs: multiply-accumulates of convolutions and matrix products; params: weights of two or more dimensions;
+    mem_access_bytes: inputs, weights and outputs of the same operators, at four bytes an element.
+    Normalisation, activation, pooling and biases count nothing, as in the papers.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+    class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        elements = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if func._overloadpacket in flop_registry:
+                touched = [*args, *(out if isinstance(out, tuple | list) else [out])]
+                self.elements += sum(t.numel() for t in touched if isinstance(t, torch.Tensor) and t.dim() >= 2)
+            return out
+
+    flops, traffic = FlopCounterMode(display=False), Traffic()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), flops, traffic:
+        module.eval()(*inputs)
+    return {
+        "macs": flops.get_total_flops() / 2,
+        "params": float(sum(p.numel() for p in module.parameters() if p.dim() >= 2)),
+        "mem_access_bytes": float(traffic.elements * _BYTES),
+    }
+
+
+def count_part(part: Part) -> dict[str, float]:
+    """Counts of one part at batch 1."""
+    import torch
+
+    with torch.device("meta"):
+        return count(part.make(), [torch.empty(1, *shape) for shape in part.inputs])
+
+
+def count_network(space: SearchSpace, arch: Sequence[int]) -> dict[str, float]:
+    """Counts of the whole network at batch 1, for spaces without parts."""
+    import torch
+
+    inputs = [x.to("meta") for x in space.inputs(1)]
+    with torch.device("meta"):
+        return count(space.network(arch), inputs)
+
+
+def part_terms(space: SearchSpace, value: Callable[[Part], float]) -> Terms:
+    """Unary terms of a cost that is a sum over parts; needs `space.local_parts`.
+
+    A candidate costs what its parts cost; parts of no slot make the constant.
+    """
+    first = (0,) * len(space.slots)
+    parts = space.parts(first)
+    if not space.local_parts or parts is None:
+        raise UserError(
+            f"space {space.name!r} has no parts that depend on one choice alone; use a fitted predictor such as ridge."
+        )
+    const = float(sum(value(p) for p in parts if p.slot is None))
+    unary = [np.zeros(len(slot)) for slot in space.slots]
+    for i, slot in enumerate(space.slots):
+        exists = space.enable(first, i)
+        for k in range(len(slot) if exists is not None else 0):
+            chosen = space.parts((*exists[:i], k, *exists[i + 1 :])) if exists is not None else None
+            unary[i][k] = sum(value(p) for p in chosen or [] if p.slot == i)
+    return Terms(const, tuple(unary))
+
+
+class Complexity(Score):
+    """An exact count of every network of a space: `macs`, `params` or `mem_access_bytes`, at batch 1.
+
+    Counted once per part, or per network where the space has no parts. With `space.local_parts` it has terms and
+    is a `SoftScore`. Raises UserError for another name.
+    """
+
+    def __new__(cls, space: SearchSpace, name: str = "macs") -> Complexity:
+        return super().__new__(_LocalComplexity if cls is Complexity and space.local_parts else cls)
+
+    def __init__(self, space: SearchSpace, name: str = "macs") -> None:
+        if name not in COUNTED:
+            raise UserError(f"cannot count {name!r}; there is {', '.join(COUNTED)}; measure anything else on a target.")
+        self.space, self.metric = space, metric(name)
+        self._cache: dict[object, float] = {}
+
+    def _part(self, part: Part) -> float:
+        key = (part.key, part.inputs)
+        if key not in self._cache:
+            self._cache[key] = count_part(part)[self.metric.name]
+        return self._cache[key]
+
+    def _count(self, arch: Sequence[int]) -> float:
+        arch = self.space.canonical(arch)
+        parts = self.space.parts(arch)
+        if parts is not None:
+            return sum(map(self._part, parts))
+        if arch not in self._cache:
+            self._cache[arch] = count_network(self.space, arch)[self.metric.name]
+        return self._cache[arch]
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        return np.array([self._count(a) for a in archs], dtype=np.float64)
+
+
+class _LocalComplexity(Complexity, SoftScore):
+    """Where costs add up over slots."""
+
+    _terms: Terms | None = None
+
+    def terms(self) -> Terms:
+        if self._terms is None:
+            self._terms = part_terms(self.space, self._part)
+        return self._terms
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        return self.terms()(self.space, [self.space.canonical(a) for a in archs])
+
+    def soft(self, gates: tuple[Tensor, ...]) -> Tensor:
+        return self.terms().soft(self.space.slots, gates)

@@ -1,0 +1,279 @@
+"""Chains of inverted residual blocks: the spaces of LightNAS and SurgeNAS, and smaller ones of the same make.
+
+Each searchable layer picks one of seven operators: MBConv with kernel 3, 5, 7 and expansion 3, 6, or a skip, which is
+the identity where the shape is kept and a strided 1x1 convolution where it changes (LightNAS code). Layouts: LightNAS,
+ALGORITHMS 4.7; SurgeNAS, thesis Table 3.1.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sartor.core.errors import UserError, unknown
+from sartor.core.space import Json, Part, SearchSpace, Slot
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sartor.core.task import Supernet
+
+OPERATORS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "skip")
+SE_LAYERS = 9  # the last nine layers, as thesis Table 4.5
+
+
+@dataclass(frozen=True)
+class Layout:
+    """stem: channels, stride; first: channels of the fixed k3e1 block; stages: (channels, layers, stride);
+    head: channels of the last 1x1 convolution; hidden: features of the extra linear layer, 0 for none."""
+
+    stem: tuple[int, int]
+    first: int
+    stages: tuple[tuple[int, int, int], ...]
+    head: int
+    hidden: int
+    resolution: int
+    channels: int
+    classes: int
+
+
+PRESETS: dict[str, Layout] = {
+    "lightnas": Layout(
+        stem=(16, 2),
+        first=16,
+        stages=((24, 2, 2), (48, 3, 2), (72, 4, 2), (128, 3, 1), (160, 4, 2), (176, 4, 1), (384, 1, 1)),
+        head=1984,
+        hidden=1280,
+        resolution=224,
+        channels=3,
+        classes=1000,
+    ),
+    "surgenas": Layout(
+        stem=(40, 2),
+        first=24,
+        stages=((32, 4, 2), (56, 4, 2), (112, 4, 2), (128, 4, 1), (256, 4, 2), (432, 1, 1)),
+        head=1728,
+        hidden=0,
+        resolution=224,
+        channels=3,
+        classes=1000,
+    ),
+    "cifar": Layout(
+        stem=(16, 1),
+        first=16,
+        stages=((16, 1, 1), (24, 4, 2), (48, 5, 2), (80, 5, 1), (128, 5, 2), (192, 1, 1)),
+        head=640,
+        hidden=0,
+        resolution=32,
+        channels=3,
+        classes=10,
+    ),
+    "tiny": Layout(
+        stem=(16, 1),
+        first=16,
+        stages=((16, 3, 1), (32, 3, 2), (56, 3, 2)),
+        head=160,
+        hidden=0,
+        resolution=8,
+        channels=1,
+        classes=10,
+    ),
+}
+
+
+class MobileNet(SearchSpace):
+    """One operator of seven per layer.
+
+    preset: layout (`lightnas`, `surgenas`, `cifar` for 32x32 images, `tiny` for the quickstart);
+    resolution, channels, classes, layers: default to the preset's (layers are spread over its stages in proportion);
+    width: multiplier of all channels, rounded to multiples of 8; se: squeeze-excite in the last nine layers;
+    dropout: before the classifier.
+    """
+
+    local_parts = True
+
+    def __init__(
+        self,
+        preset: str = "lightnas",
+        *,
+        resolution: int | None = None,
+        channels: int | None = None,
+        classes: int | None = None,
+        layers: int | None = None,
+        width: float = 1.0,
+        se: bool = False,
+        dropout: float = 0.2,
+    ) -> None:
+        from sartor.layers.mbconv import make_divisible
+
+        if preset not in PRESETS:
+            raise unknown("preset of space 'mobilenet':", preset, PRESETS)
+        layout = PRESETS[preset]
+        self.preset, self.width, self.se, self.dropout = preset, float(width), se, float(dropout)
+        self.resolution = layout.resolution if resolution is None else resolution
+        self.channels = layout.channels if channels is None else channels
+        self.classes = layout.classes if classes is None else classes
+        stages = layout.stages if layers is None else _spread(layout.stages, layers)
+        self.layers = sum(n for _, n, _ in stages)
+        for name, value, low, high in (
+            ("resolution", self.resolution, 8, 1024),
+            ("channels", self.channels, 1, 1024),
+            ("classes", self.classes, 2, 10**6),
+            ("width", self.width, 0.05, 20.0),
+            ("dropout", self.dropout, 0.0, 0.95),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise UserError(f"mobilenet option {name}={value!r} is out of range; give {low} to {high}.")
+
+        def scaled(channels: int) -> int:
+            return channels if self.width == 1.0 else make_divisible(channels * self.width)
+
+        self.layout = replace(
+            layout,
+            stem=(scaled(layout.stem[0]), layout.stem[1]),
+            first=scaled(layout.first),
+            stages=tuple((scaled(c), n, s) for c, n, s in stages),
+            head=scaled(layout.head),
+            hidden=scaled(layout.hidden) if layout.hidden else 0,
+        )
+        self.rows = self._rows()
+        self.slots = tuple(Slot(f"layer{i + 1}", OPERATORS) for i in range(self.layers))
+
+    def _rows(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Per searchable layer: input channels, output channels, stride, input size in pixels."""
+        rows, inputs = [], self.layout.first
+        size = _halve(self.resolution, self.layout.stem[1])
+        for outputs, layers, first_stride in self.layout.stages:
+            for layer in range(layers):
+                stride = first_stride if layer == 0 else 1
+                rows.append((inputs, outputs, stride, size))
+                inputs, size = outputs, _halve(size, stride)
+        return tuple(rows)
+
+    def spec(self) -> dict[str, Json]:
+        return {
+            "space": "mobilenet",
+            "preset": self.preset,
+            "resolution": self.resolution,
+            "channels": self.channels,
+            "classes": self.classes,
+            "layers": self.layers,
+            "width": self.width,
+            "se": self.se,
+            "dropout": self.dropout,
+        }
+
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        import torch
+
+        return (torch.randn(batch, self.channels, self.resolution, self.resolution),)
+
+    def parts(self, arch: Sequence[int]) -> list[Part]:
+        arch = self.canonical(arch)
+        stem, stem_stride = self.layout.stem
+        size = _halve(self.resolution, stem_stride)
+        parts = [
+            Part(
+                f"stem-{self.channels}-{stem}-s{stem_stride}@{self.resolution}",
+                None,
+                lambda: _stem(self.channels, stem, stem_stride),
+                ((self.channels, self.resolution, self.resolution),),
+            ),
+            self._operator("k3e1", None, stem, self.layout.first, 1, size, se=False),
+        ]
+        for i, ((inputs, outputs, stride, pixels), k) in enumerate(zip(self.rows, arch)):
+            se = self.se and i >= self.layers - SE_LAYERS
+            parts.append(self._operator(OPERATORS[k], i, inputs, outputs, stride, pixels, se))
+        inputs, outputs, stride, pixels = self.rows[-1]
+        head = (outputs, self.layout.head, self.layout.hidden, self.classes, self.dropout)
+        last = _halve(pixels, stride)
+        parts.append(
+            Part(f"head-{'-'.join(map(str, head))}@{last}", None, lambda: _head(*head), ((outputs, last, last),))
+        )
+        return parts
+
+    def _operator(
+        self, name: str, slot: int | None, inputs: int, outputs: int, stride: int, pixels: int, se: bool
+    ) -> Part:
+        shape = ((inputs, pixels, pixels),)
+        if name == "skip":
+            return Part(
+                f"skip-{inputs}-{outputs}-s{stride}@{pixels}", slot, lambda: _skip(inputs, outputs, stride), shape
+            )
+        block = (inputs, outputs, int(name[1]), int(name[3]), stride, se)
+        key = f"mb-{name}-{inputs}-{outputs}-s{stride}{'-se' if se else ''}@{pixels}"
+        return Part(key, slot, lambda: _mbconv(*block), shape)
+
+    def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
+        from torch import nn
+
+        names = ["stem", "first", *(s.name for s in self.slots), "head"]
+        return nn.Sequential(OrderedDict(zip(names, modules, strict=True)))
+
+    def network(self, arch: Sequence[int]) -> nn.Module:
+        return self.assemble([part.make() for part in self.parts(arch)])
+
+    def deploy(self, network: nn.Module) -> nn.Module:
+        from sartor.reparam.fold import fold_batch_norms
+
+        return fold_batch_norms(network)
+
+    def supernet(self) -> Supernet:
+        from sartor.supernet import ChainSupernet
+
+        return ChainSupernet(self)
+
+
+def _halve(pixels: int, stride: int) -> int:
+    return -(-pixels // stride)
+
+
+def _spread(stages: tuple[tuple[int, int, int], ...], layers: int) -> tuple[tuple[int, int, int], ...]:
+    """The stages with `layers` layers in all, in proportion to the preset's, at least one each."""
+    if isinstance(layers, bool) or not isinstance(layers, int) or not len(stages) <= layers <= 200:
+        raise UserError(f"mobilenet option layers={layers!r} is out of range; give {len(stages)} to 200.")
+    total = sum(n for _, n, _ in stages)
+    counts = [max(1, layers * n // total) for _, n, _ in stages]
+    while sum(counts) != layers:  # largest deficit (or surplus) first
+        step = 1 if sum(counts) < layers else -1
+        able = [i for i in range(len(stages)) if counts[i] + step >= 1]
+        counts[max(able, key=lambda i: step * (stages[i][1] / total - counts[i] / layers))] += step
+    return tuple((c, n, s) for (c, _, s), n in zip(stages, counts))
+
+
+def _stem(inputs: int, outputs: int, stride: int) -> nn.Module:
+    from torch import nn
+
+    from sartor.layers.mbconv import conv_norm_act
+
+    return nn.Sequential(*conv_norm_act(inputs, outputs, 3, stride))
+
+
+def _skip(inputs: int, outputs: int, stride: int) -> nn.Module:
+    from sartor.layers.mbconv import skip
+
+    return skip(inputs, outputs, stride)
+
+
+def _mbconv(inputs: int, outputs: int, kernel: int, expansion: int, stride: int, se: bool) -> nn.Module:
+    from sartor.layers.mbconv import MBConv
+
+    return MBConv(inputs, outputs, kernel, expansion, stride, se)
+
+
+def _head(inputs: int, features: int, hidden: int, classes: int, dropout: float) -> nn.Module:
+    from torch import nn
+
+    from sartor.layers.mbconv import conv_norm_act
+
+    extra = [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU6()] if hidden else []
+    return nn.Sequential(
+        *conv_norm_act(inputs, features, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        *extra,
+        nn.Dropout(dropout),
+        nn.Linear(hidden or features, classes),
+    )

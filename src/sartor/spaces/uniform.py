@@ -1,0 +1,77 @@
+"""One operator everywhere, scaled: the MobileNetV2-like baselines that a search has to beat (thesis Fig. 4.16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sartor.core.errors import UserError, unknown
+from sartor.core.space import Json, Part, SearchSpace, Slot
+from sartor.spaces.mobilenet import OPERATORS, MobileNet
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Uniform(SearchSpace):
+    """Slots: the width multiplier and the resolution of a MobileNet whose layers all hold one operator.
+
+    preset: layout of `MobileNet`; operator: what every layer holds; widths, resolutions: the candidates
+    (resolutions default to the preset's alone); other options as `MobileNet` has them.
+    """
+
+    def __init__(
+        self,
+        preset: str = "lightnas",
+        *,
+        operator: str = "k3e6",
+        widths: Sequence[float] = (1.0,),
+        resolutions: Sequence[int] | None = None,
+        **options: Any,
+    ) -> None:
+        if operator not in OPERATORS:
+            raise unknown("operator", operator, OPERATORS)
+        for name in ("width", "resolution"):
+            if name in options:
+                raise UserError(f"space 'uniform' scales the {name} itself; give {name}s as a list.")
+        self.operator, self.widths = operator, tuple(map(float, widths))
+        self.resolutions = tuple(resolutions or (MobileNet(preset, **options).resolution,))
+        self._scaled = [
+            [MobileNet(preset, width=w, resolution=r, **options) for r in self.resolutions] for w in self.widths
+        ]
+        self.slots = (
+            Slot("width", tuple(f"{w:g}" for w in self.widths)),
+            Slot("resolution", tuple(map(str, self.resolutions))),
+        )
+
+    def base(self, arch: Sequence[int]) -> tuple[MobileNet, tuple[int, ...]]:
+        """The same network as a member of a MobileNet space."""
+        width, resolution = self.canonical(arch)
+        space = self._scaled[width][resolution]
+        return space, (OPERATORS.index(self.operator),) * len(space.slots)
+
+    def spec(self) -> dict[str, Json]:
+        options = self._scaled[0][0].spec()
+        scaled = {"widths": list(self.widths), "resolutions": list(self.resolutions), "operator": self.operator}
+        return {k: v for k, v in options.items() if k not in ("width", "resolution")} | {"space": "uniform"} | scaled
+
+    def key(self, arch: Sequence[int]) -> str:
+        space, same = self.base(arch)
+        return space.key(same)
+
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
+        return self.base((0, 0) if arch is None else arch)[0].inputs(batch)
+
+    def network(self, arch: Sequence[int]) -> nn.Module:
+        space, same = self.base(arch)
+        return space.network(same)
+
+    def parts(self, arch: Sequence[int]) -> list[Part]:
+        space, same = self.base(arch)
+        return [Part(part.key, None, part.make, part.inputs) for part in space.parts(same)]
+
+    def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
+        return self._scaled[0][0].assemble(modules)
+
+    def deploy(self, network: nn.Module) -> nn.Module:
+        return self._scaled[0][0].deploy(network)

@@ -1,0 +1,103 @@
+"""Weight sharing: every candidate once, one path at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sartor.core.errors import UserError
+from sartor.core.space import SearchSpace
+from sartor.core.task import Path
+
+
+class ChainSupernet(nn.Module):
+    """All candidates of all slots of a space whose networks are chains with one part per slot.
+
+    Only the modules on the path run, so that a step costs the time and the activations of one network.
+    Batch norms have no scale and shift: shared ones would be trained by all paths at once (LightNAS code).
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        if not space.local_parts:
+            raise UserError(f"space {space.name!r} has no part per slot; give it a supernet of its own.")
+        self.space = space
+        first = (0,) * len(space.slots)
+        layout = _parts(space, first)
+        self.slots = [part.slot for part in layout]
+        self.columns = nn.ModuleList()
+        for position, part in enumerate(layout):
+            column = nn.ModuleList([part.make()])
+            if part.slot is not None:
+                for k in range(1, len(space.slots[part.slot])):
+                    arch = (*first[: part.slot], k, *first[part.slot + 1 :])
+                    column.append(_parts(space, arch)[position].make())
+            self.columns.append(column)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.affine, module.weight, module.bias = False, None, None  # type: ignore[assignment]
+
+    def modules_on(self, arch: Sequence[int]) -> list[nn.Module]:
+        """The modules a path runs, in order."""
+        return [c[0 if i is None else arch[i]] for i, c in zip(self.slots, self.columns)]  # type: ignore[index]
+
+    def forward(self, *x: Tensor, path: Path) -> Tensor:
+        (y,) = x
+        for slot, module in zip(self.slots, self.modules_on(path.index)):
+            y = module(y)
+            if slot is not None and path.gates is not None:
+                y = y * path.gates[slot][path.index[slot]]
+        return y
+
+    def extract(self, arch: Sequence[int]) -> nn.Module:
+        parts = _parts(self.space, arch)
+        copies = [part.make() for part in parts]
+        for new, old in zip(copies, self.modules_on(self.space.canonical(arch))):
+            new.load_state_dict(old.state_dict(), strict=False)  # scale and shift stay 1 and 0
+        return self.space.assemble(copies).to(next(self.parameters()).device)
+
+
+def _parts(space: SearchSpace, arch: Sequence[int]) -> list[Any]:
+    parts = space.parts(arch)
+    assert parts is not None  # local_parts says so
+    return parts
+
+
+@contextmanager
+def recalibrated(network: nn.Module, batches: Iterable[tuple[Tensor, ...]], **forward: Any) -> Iterator[nn.Module]:
+    """The network in evaluation mode with batch-norm statistics of these inputs alone; restored afterwards.
+
+    Statistics are reset and set to the plain mean over the batches, so that what was evaluated before, and in which
+    order, does not matter. `forward` goes to every call (`path=` for a supernet). Only norms that ran are touched.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    used: list[nn.modules.batchnorm._BatchNorm] = []
+    handles = [m.register_forward_pre_hook(lambda module, _: used.append(module)) for m in norms]
+    mode, ran = network.training, False
+    saved: dict[nn.Module, tuple[dict[str, Tensor], float | None]] = {}
+    try:
+        network.eval()
+        with torch.no_grad():
+            for x in batches:
+                if not ran:
+                    network(*x, **forward)
+                    for norm in dict.fromkeys(used):
+                        saved[norm] = ({k: v.clone() for k, v in norm.state_dict().items()}, norm.momentum)
+                        norm.reset_running_stats()
+                        norm.momentum = None  # plain mean
+                        norm.train()
+                    ran = True
+                network(*x, **forward)
+        network.eval()
+        yield network
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, (state, momentum) in saved.items():
+            module.load_state_dict(state)
+            module.momentum = momentum  # type: ignore[assignment]
+        network.train(mode)
