@@ -41,7 +41,7 @@ class Registry(Generic[T]):
             entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
         return entry
 
-    def make(self, name: str, *args: Any, **options: Any) -> T:
+    def make(self, name: str, /, *args: Any, **options: Any) -> T:
         """Construct with options checked against the constructor's own signature and types of defaults."""
         make = self[name]
         parameters = inspect.signature(make).parameters

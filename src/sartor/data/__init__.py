@@ -1,0 +1,1 @@
+"""Data sets as tensors on the device, or read by workers on the way there."""

@@ -37,6 +37,7 @@ from sartor.choose.solve import check_reachable, land
 from sartor.core import Budget, Found, Landed, Path, Score, SearchSpace, SoftScore, Task, UserError
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
+from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (code)
 TEMPERATURE_FALL = 8.0  # 5 exp(-0.1 e) over 80 epochs (code)
@@ -75,8 +76,8 @@ class LightNAS(LightNASSettings):
         multipliers = Multipliers(budgets, rate=self.multiplier_lr, sign_clip=self.sign_clip)
         if self.multiplier is not None:
             multipliers.values = [self.multiplier] * len(budgets)
-        weights = torch.optim.SGD(
-            supernet.parameters(), self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        weights = sgd(
+            supernet, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True
         )
         logits = torch.optim.Adam(
             relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
@@ -98,8 +99,7 @@ class LightNAS(LightNASSettings):
             if self.accuracy_term:
                 fields["loss"] = self._train_weights(supernet, relaxation, weights, task, run, epoch, tau, generator)
             if epoch >= self.warmup_epochs:
-                for group in logits.param_groups:
-                    group["lr"] = self._arch_lr(task) * self._arch_factor(epoch, relaxation, budgets)
+                set_lr(logits, self._arch_lr(task) * self._arch_factor(epoch, relaxation, budgets))
                 fields["valid_loss"] = self._train_logits(
                     supernet, relaxation, multipliers, logits, task, run, epoch, tau, generator
                 )
@@ -127,10 +127,9 @@ class LightNAS(LightNASSettings):
     ) -> float:
         """w <- w - eta dCE_train / dw on one sampled path a batch (or all K in a fair warm-up)."""
         total, seen = 0.0, 0
-        steps = self._batches(task, "train")
+        steps = steps_per_epoch(task, "train", self.batch_size)
         for i, batch in enumerate(task.batches("train", size=self.batch_size, seed=run.seed, epoch=epoch)):
-            for group in optimiser.param_groups:
-                group["lr"] = self.lr / 2 * (1 + math.cos(math.pi * (epoch + i / steps) / self.epochs))
+            set_lr(optimiser, cosine(epoch * steps + i, self.epochs * steps, peak=self.lr))
             with torch.no_grad():
                 fair = self.fair_warmup and epoch < self.warmup_epochs
                 paths = relaxation.ordered(tau, generator) if fair else [relaxation.sample(tau, generator)]
@@ -159,7 +158,7 @@ class LightNAS(LightNASSettings):
         """alpha <- alpha - eta dL / dalpha, then the multiplier, every batch."""
         budgets = multipliers.budgets
         supernet.requires_grad_(False)
-        total, steps = 0.0, self._batches(task, "valid")
+        total, steps = 0.0, steps_per_epoch(task, "valid", self.batch_size)
         for i, batch in enumerate(task.batches("valid", size=self.batch_size, seed=run.seed, epoch=epoch)):
             path = relaxation.sample(tau, generator)
             assert path.gates is not None
@@ -193,11 +192,8 @@ class LightNAS(LightNASSettings):
         """Share of the unfrozen part that has passed, 0 to 1."""
         return max(0.0, epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs)
 
-    def _batches(self, task: Task, split: Any) -> int:
-        return max(1, math.ceil(task.length(split) / self.batch_size))
-
     def _updates(self, task: Task) -> int:
-        return max(1, (self.epochs - self.warmup_epochs) * self._batches(task, "valid"))
+        return max(1, (self.epochs - self.warmup_epochs) * steps_per_epoch(task, "valid", self.batch_size))
 
     def _arch_lr(self, task: Task) -> float:
         return self.arch_lr or max(1e-3, 10.0 / self._updates(task))

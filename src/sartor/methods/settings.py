@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sartor.core.errors import UserError, unknown
 
 
 class Settings(BaseModel):
@@ -13,7 +16,23 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def paper(cls, **changes: object) -> Self:
+    def of(cls, values: Mapping[str, Any], *, paper: bool = False) -> Self:
+        """Settings from text or data, on top of the defaults or of the published values.
+
+        Raises UserError, in one line, for an unknown key or a value that does not fit.
+        """
+        for key in values:
+            if key not in cls.model_fields:
+                raise unknown("setting", key, cls.model_fields)
+        try:
+            return cls.paper(**values) if paper else cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"])) or "settings"
+            raise UserError(f"setting {name}={first['input']!r}: {first['msg']}; change it.") from None
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
         """Every hyper-parameter as published; `changes` on top."""
         return cls(**changes)
 
@@ -42,7 +61,7 @@ class LightNASSettings(Settings):
     )
     multiplier_lr: float = Field(5e-4, gt=0, description="ascent step of the published controller")
     decision: float = Field(
-        1.0, ge=0, description="settling controller: weight of the cost's spread under P at the end"
+        2.0, ge=0, description="settling controller: weight of the cost's spread under P at the end"
     )
     multiplier: float | None = Field(None, description="a fixed multiplier instead of a learned one (Fig. 4.3)")
     accuracy_term: bool = Field(True, description="without it only the budget drives the logits (Fig. 4.13)")
@@ -53,6 +72,6 @@ class LightNASSettings(Settings):
     land: bool = Field(True, description="end with the most probable architecture inside the budgets")
 
     @classmethod
-    def paper(cls, **changes: object) -> Self:
-        published: dict[str, object] = {"controller": "published", "arch_lr": 1e-3, "land": False}
-        return cls(**{**published, **changes})  # type: ignore[arg-type]
+    def paper(cls, **changes: Any) -> Self:
+        published: dict[str, Any] = {"controller": "published", "arch_lr": 1e-3, "land": False}
+        return cls(**{**published, **changes})

@@ -1,0 +1,1 @@
+"""Tasks, recipes and the loop that trains a network."""

@@ -1,0 +1,60 @@
+"""Data sets by reference: `digits`, `cifar10:PATH`, `parquet:PATH?resolution=64`, or just a path."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import torch
+
+from sartor.core.errors import UserError, unknown
+from sartor.core.registry import Registry, parse_reference
+from sartor.data.images import ImageSet
+
+DATA: Registry[ImageSet] = Registry(
+    "data set",
+    {
+        "digits": "sartor.data.small:digits",
+        "fashion-mnist": "sartor.data.small:fashion_mnist",
+        "cifar10": "sartor.data.small:cifar10",
+        "cifar100": "sartor.data.small:cifar100",
+        "imagefolder": "sartor.data.folder:imagefolder",
+        "parquet": "sartor.data.parquet:parquet",
+    },
+)
+
+
+def load(reference: str, device: torch.device | str = "cpu") -> ImageSet:
+    """The data set of a reference `NAME[:PATH][?key=value&...]` or a plain path, on `device`.
+
+    A plain path is a parquet file or a folder: with parquet tables, with idx files, or of images.
+    Raises UserError for an unknown name or option, a missing path, or bad contents.
+    """
+    name, path, options = parse_reference(reference)
+    if name not in DATA:
+        plain = reference.partition("?")[0]
+        if not Path(plain).expanduser().exists():
+            if "/" in name or (path is None and "." in name):
+                raise UserError(f"there is no data at {plain}; check the path, or give {_usage()}.")
+            raise unknown("data set", name, DATA)
+        name, path = _recognise(Path(plain).expanduser()), plain
+    parameters = set(inspect.signature(DATA[name]).parameters)
+    wants_path = "path" in parameters
+    if wants_path and path is None:
+        raise UserError(f"data set {name!r} needs a path; write {name}:PATH.")
+    if path is not None and not wants_path:
+        raise UserError(f"data set {name!r} takes no path, given is {path!r}; write {name}.")
+    for key in options:
+        if key not in parameters - {"path"}:
+            raise unknown(f"option of data set {name!r}:", key, parameters - {"path"})
+    return DATA[name](*([path] if wants_path else []), **options).to(device)
+
+
+def _recognise(path: Path) -> str:
+    if path.is_file() or any(path.glob("*.parquet")):
+        return "parquet"
+    return "fashion-mnist" if any(path.glob("*idx3-ubyte.gz")) else "imagefolder"
+
+
+def _usage() -> str:
+    return ", ".join(name if name == "digits" else f"{name}:PATH" for name in DATA)

@@ -1,0 +1,116 @@
+"""Files for use without sartor, each verified against its source through its own runtime."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sartor.core.errors import UserError, unknown
+from sartor.core.space import Json
+from sartor.export.graphs import onnx_model, quiet
+from sartor.runs import write_json
+
+FORMATS = ("onnx", "pt2", "safetensors")
+RELATIVE, ABSOLUTE = 1e-3, 1e-9
+"""Agreement asked of every format: max |a - b| <= RELATIVE * max |a| + ABSOLUTE. Runtimes reorder float32 sums;
+the outputs of a network with fresh weights are small, so that little is allowed absolutely."""
+
+
+def export(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    directory: Path | str,
+    formats: Sequence[str] = FORMATS,
+    describe: Mapping[str, Json] | None = None,
+) -> dict[str, dict[str, Json]]:
+    """Write a deployed network (eval mode, one output tensor) in formats that need no sartor to be loaded.
+
+    `onnx`: network.onnx; `pt2`: network.pt2 (torch.export); `safetensors`: network.safetensors, the state
+    dictionary. network.json holds `describe` (architecture and space), the shapes of inputs and output, and the files.
+    inputs: example inputs, batch first; shapes are fixed to theirs. Every file is loaded by its own runtime and
+    compared with `network` on `inputs` before it gets its name.
+    Returns {format: {path, bytes, max_abs_error}}. Raises UserError for an unknown format, a network that cannot be
+    exported, or a file that disagrees; in that case the directory is as it was before.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("export format", name, FORMATS)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    network = copy.deepcopy(network).cpu().eval()
+    with torch.inference_mode():
+        expected = network(*inputs)
+    written: dict[str, dict[str, Json]] = {}
+    new = directory / f".export.{os.getpid()}"
+    new.mkdir(exist_ok=True)
+    try:
+        for name in formats:
+            file = new / f"network.{name}"
+            try:
+                got = _WRITERS[name](network, inputs, file)
+            except Exception as error:
+                first = str(error).strip().partition("\n")[0][:200]
+                raise UserError(
+                    f"the network cannot be exported as {name} ({first}); leave {name} out of the formats."
+                ) from error
+            path, size = str(directory / file.name), file.stat().st_size
+            written[name] = {"path": path, "bytes": size, "max_abs_error": _compare(name, expected, got)}
+        shapes = {"inputs": [list(x.shape) for x in inputs], "output": list(expected.shape)}
+        files = {name: {**facts, "path": Path(facts["path"]).name} for name, facts in written.items()}
+        write_json(new / "network.json", {**(describe or {}), **shapes, "files": files})
+        for file in sorted(new.iterdir()):
+            os.replace(file, directory / file.name)
+    finally:
+        shutil.rmtree(new)
+    return written
+
+
+def _compare(name: str, expected: Tensor, got: Tensor) -> float:
+    """Largest absolute difference. Raises UserError where it is more than RELATIVE and ABSOLUTE allow."""
+    same_shape = got.shape == expected.shape
+    error = float((got - expected).abs().max()) if same_shape else float("nan")
+    allowed = RELATIVE * float(expected.abs().max()) + ABSOLUTE
+    if not error <= allowed:  # NaN is a disagreement too
+        detail = f"differs by {error:.3g}, {allowed:.3g} is allowed" if same_shape else "has another shape"
+        raise UserError(f"the output of the {name} export {detail}; leave {name} out of the formats and report it.")
+    return error
+
+
+def _write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Tensor:
+    import onnxruntime
+
+    file.write_bytes(onnx_model(network, inputs).SerializeToString())
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["output"], {f"input{k}": x.numpy() for k, x in enumerate(inputs)})[0])
+
+
+def _write_pt2(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Tensor:
+    with quiet():
+        program = torch.export.export(network, inputs)
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # holds paths of this machine
+        torch.export.save(program, file)
+        got: Tensor = torch.export.load(file).module()(*inputs)
+    return got.detach()
+
+
+def _write_safetensors(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Tensor:
+    from safetensors.torch import load_file, save_file
+
+    save_file({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, file)
+    rebuilt = copy.deepcopy(network)
+    for tensor in rebuilt.state_dict().values():
+        tensor.zero_()
+    rebuilt.load_state_dict(load_file(file))
+    with torch.inference_mode():
+        got: Tensor = rebuilt(*inputs)
+    return got
+
+
+_WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "safetensors": _write_safetensors}

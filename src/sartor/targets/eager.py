@@ -1,0 +1,97 @@
+"""PyTorch itself, uncompiled, on a processor or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sartor.core.errors import UserError, unknown
+from sartor.core.space import Architecture, SearchSpace
+from sartor.targets import energy, memory
+from sartor.targets.conditions import cpu_model
+from sartor.targets.local import LocalTarget, checked
+from sartor.targets.pack import Failed, Packed, pack_module
+from sartor.targets.timing import Runnable
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "bf16", "fp16")}
+
+
+@dataclass(frozen=True)
+class TorchEager(LocalTarget):
+    """`torch:cpu` and `torch:cuda` (the current device). A run ends when the device has finished it."""
+
+    device: str = "cpu"
+
+    @property
+    def hardware(self) -> str:
+        return torch.cuda.get_device_name() if self.device == "cuda" else cpu_model()
+
+    @property
+    def runtime(self) -> str:
+        return f"torch {torch.__version__} {self.device}"
+
+    @property
+    def weighs(self) -> bool:
+        return self.device == "cuda" or memory.available()
+
+    @property
+    def counters(self) -> Sequence[energy.Counter]:
+        return energy.gpu_counters() if self.device == "cuda" else energy.cpu_counters()
+
+    def pack(self, space: SearchSpace, archs: Sequence[Architecture]) -> list[Packed | Failed]:
+        return [pack_module(space, arch, self.batch) for arch in archs]
+
+    def load(self, packed: Packed) -> Runnable:
+        assert isinstance(packed.model, nn.Module)
+        dtype = DTYPES[self.precision]
+        network = copy.deepcopy(packed.model).to(self.device, dtype)  # `to` would move the packed one
+        inputs = [x.to(self.device, dtype if x.is_floating_point() else x.dtype) for x in packed.inputs]
+
+        def run() -> None:
+            with torch.inference_mode():
+                network(*inputs)
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+
+        return run
+
+    @contextlib.contextmanager
+    def settings(self) -> Iterator[dict[str, Any]]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        torch.set_flush_denormal(True)  # denormal numbers come from random weights, not from trained ones
+        try:
+            yield {"torch_threads": torch.get_num_threads(), "flush_denormal": True}
+        finally:
+            torch.set_num_threads(before)
+            torch.set_flush_denormal(False)
+
+    def start(self) -> None:
+        convolutions = [nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=16)]
+        network = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 16))
+        self.load(Packed(network, (torch.zeros(1, 16, 16, 16),)))()
+
+    def peak_memory_mb(self, packed: Packed) -> float:
+        if self.device == "cpu":
+            return memory.peak_mb(self, packed)
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self.load(packed)()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+
+
+def torch_eager(device: str = "cpu", threads: int = 1, batch: int = 1, precision: str = "fp32") -> TorchEager:
+    """`torch:cpu` or `torch:cuda`. Raises UserError for what it cannot do."""
+    if device not in PRECISIONS:
+        raise unknown("device of target 'torch':", device, PRECISIONS)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("target 'torch:cuda' finds no CUDA device; use torch:cpu, or a machine with an NVIDIA GPU.")
+    return TorchEager(**checked(threads, batch, precision, PRECISIONS[device]), device=device)

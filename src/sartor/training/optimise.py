@@ -1,0 +1,69 @@
+"""What searching and training share: weight decay groups, the optimiser, the learning rate of a step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from sartor.core.task import Split, Task
+
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.LocalResponseNorm,
+)
+
+
+def optimiser_groups(
+    network: nn.Module, weight_decay: float, decay_bias_and_norm: bool = False
+) -> list[dict[str, Any]]:
+    """Trainable parameters as optimiser groups: decayed, and those without decay (biases, normalisation layers)."""
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    seen: set[nn.Parameter] = set()
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter in seen or not parameter.requires_grad:
+                continue
+            seen.add(parameter)
+            spared = not decay_bias_and_norm and (name.endswith("bias") or isinstance(module, _NORMS))
+            (plain if spared else decayed).append(parameter)
+    groups = ({"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def sgd(
+    network: nn.Module,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    decay_bias_and_norm: bool = False,
+) -> torch.optim.SGD:
+    """SGD over the trainable parameters of a network (or a container of some), grouped by `optimiser_groups`."""
+    groups = optimiser_groups(network, weight_decay, decay_bias_and_norm)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+
+
+def cosine(step: int, total: int, *, peak: float, warmup: int = 0, start: float = 0.0, end: float = 0.0) -> float:
+    """Learning rate of `step` (0 to total - 1): linear from `start` to `peak` in `warmup` steps, cosine to `end`."""
+    if step < warmup:
+        return start + (peak - start) * step / warmup
+    done = min(1.0, (step - warmup) / max(1, total - warmup))
+    return end + (peak - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """The same learning rate for all groups."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr
+
+
+def steps_per_epoch(task: Task, split: Split, size: int) -> int:
+    """Batches of one shuffled epoch: a ragged last batch is left out unless it is the only one."""
+    return max(1, task.length(split) // size)

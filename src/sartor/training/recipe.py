@@ -1,0 +1,73 @@
+"""How a network is trained, as data; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sartor.core.errors import UserError, unknown
+
+
+class Recipe(BaseModel):
+    """Stochastic gradient descent with warm-up and a cosine; the defaults suit small data sets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=30, ge=1, description="passes over the training data")
+    batch_size: int = Field(default=128, ge=1, description="images per step")
+    lr: float = Field(default=0.1, gt=0, description="learning rate after the warm-up")
+    warmup_epochs: float = Field(default=1.0, ge=0, description="epochs from warmup_lr up to lr, linearly")
+    warmup_lr: float = Field(
+        default=0.01, ge=0, description="learning rate of the first step, where there is a warm-up"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0)
+    decay_bias_and_norm: bool = Field(default=False, description="weight decay also on biases and normalisation layers")
+    label_smoothing: float | None = Field(default=None, ge=0, lt=1, description="default: as the task has it")
+    clip_norm: float | None = Field(default=5.0, gt=0, description="largest norm of the gradient; none: any")
+    dropout: float | None = Field(default=None, ge=0, lt=1, description="default: as the network has it")
+    precision: Literal["32-true", "bf16-mixed"] = Field(default="32-true", description="arithmetic of the network")
+    evaluate_every: int = Field(default=1, ge=0, description="epochs between evaluations; 0: only at the end")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} must be below epochs={self.epochs}")
+        return self
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Recipe:
+        """How LightNAS trains its results on ImageNet (thesis 4.4.1; smoothing and clipping from its code).
+
+        360 epochs of 1,024 images, 0.1 to 0.5 in 5 epochs, then a cosine to 0; `changes` on top.
+        """
+        published = cls(
+            epochs=360,
+            batch_size=1024,
+            lr=0.5,
+            warmup_epochs=5,
+            warmup_lr=0.1,
+            momentum=0.9,
+            weight_decay=4e-5,
+            decay_bias_and_norm=False,
+            label_smoothing=0.1,
+            clip_norm=5.0,
+            dropout=0.2,
+        )
+        return published.override(changes)
+
+    def override(self, values: Mapping[str, Any]) -> Recipe:
+        """This recipe with some values replaced. Raises UserError, in one line, for unknown keys and bad values."""
+        for key in values:
+            if key not in Recipe.model_fields:
+                raise unknown("recipe key", key, Recipe.model_fields)
+        try:
+            return Recipe.model_validate({**self.model_dump(), **values})
+        except ValidationError as error:
+            first = error.errors()[0]
+            given = f"{first['loc'][0]}={first['input']!r}: " if first["loc"] else ""
+            reason = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"recipe: {given}{reason}; change it.") from None

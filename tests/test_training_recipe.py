@@ -1,0 +1,47 @@
+"""Recipes: the published one, overrides, and one line about a bad one."""
+
+import pytest
+
+from sartor.core import UserError
+from sartor.training.recipe import Recipe
+
+
+def test_paper_is_as_published() -> None:
+    recipe = Recipe.paper()
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.warmup_lr, recipe.warmup_epochs) == (
+        360,
+        1024,
+        0.5,
+        0.1,
+        5,
+    )
+    assert (recipe.momentum, recipe.weight_decay, recipe.dropout) == (0.9, 4e-5, 0.2)
+    assert (recipe.label_smoothing, recipe.clip_norm, recipe.decay_bias_and_norm) == (0.1, 5.0, False)
+    assert Recipe.paper(epochs=90).epochs == 90
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epoch": 3}, ("epoch", "did you mean 'epochs'")),
+        ({"epochs": 0}, ("epochs=0", "greater than or equal to 1")),
+        ({"lr": "fast"}, ("lr='fast'", "number")),
+        ({"epochs": 3, "warmup_epochs": 3}, ("warmup_epochs=3", "below epochs=3")),
+        ({"precision": "8"}, ("precision='8'", "bf16-mixed")),
+    ],
+)
+def test_bad_values_are_one_line(values: dict[str, object], words: tuple[str, ...]) -> None:
+    with pytest.raises(UserError) as error:
+        Recipe().override(values)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_override_reads_text_as_the_command_line_gives_it() -> None:
+    assert Recipe().override({"epochs": "7", "lr": "0.2", "clip_norm": None}).model_dump() == {
+        **Recipe().model_dump(),
+        "epochs": 7,
+        "lr": 0.2,
+        "clip_norm": None,
+    }
