@@ -41,7 +41,7 @@ class Ragged(SearchSpace):
     def spec(self) -> dict[str, Json]:
         return {"space": "fake-ragged", "channels": self.channels}
 
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         return (torch.randn(batch, 3, 8, 8),)
 
     def parts(self, arch: Sequence[int]) -> list[Part]:
@@ -105,7 +105,7 @@ class Grid(SearchSpace):
     def spec(self) -> dict[str, Json]:
         return {"space": "fake-grid", "slots": self.shape[0], "candidates": self.shape[1]}
 
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         return (torch.randn(batch, 4),)
 
     def network(self, arch: Sequence[int]) -> nn.Module:
@@ -122,7 +122,7 @@ class Forest(SearchSpace):
         shape = [[len(s), None if s.when is None else [s.when[0], sorted(s.when[1])]] for s in self.slots]
         return {"space": "fake-forest", "shape": shape}
 
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         return (torch.zeros(batch, 1),)
 
     def network(self, arch: Sequence[int]) -> nn.Module:

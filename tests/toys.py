@@ -68,7 +68,7 @@ class ToySpace(SearchSpace):
             "chain": self.chain,
         }
 
-    def inputs(self, batch: int) -> tuple[Tensor, ...]:
+    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         return (torch.randn(batch, 3, self.size, self.size),)
 
     def make(self, slot: int, candidate: int) -> nn.Module:

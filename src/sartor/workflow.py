@@ -31,11 +31,14 @@ from sartor.core import (
 )
 from sartor.methods import METHODS
 from sartor.predictors import PREDICTORS, Predictor
-from sartor.runs import Run
+from sartor.runs import Run, read_json, write_atomic, write_json
 from sartor.targets.measure import measure
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sartor.targets.store import Store
+    from sartor.training.recipe import Recipe
 
 COUNTED = ("macs", "params")
 NOISE_SAMPLES = 30
@@ -310,3 +313,74 @@ def describe_found(
         "feasible": found.feasible,
         "settings": settings,
     }
+
+
+# ---------------------------------------------------------------------- networks
+
+
+def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
+    """Space and architecture of a run directory or an architecture file. Raises UserError when there is none."""
+    from sartor.spaces import from_spec
+
+    file = source / "architecture.json" if source.is_dir() else source
+    if source.is_dir() and not file.exists():
+        raise UserError(f"{source} holds no architecture.json; give the directory of a finished search or training.")
+    data = read_json(file)
+    if not isinstance(data, dict) or "space" not in data:
+        raise UserError(f"{file} is not an architecture file; write it with sartor.")
+    space = from_spec(data["space"])
+    return space, space.from_json(data)
+
+
+def train_network(space: SearchSpace, arch: Architecture, task: Task, recipe: Recipe, run: Run) -> dict[str, Json]:
+    """Train a network from scratch; its weights go to `network.safetensors` of the run, beside the architecture."""
+    import torch
+    from safetensors.torch import save
+
+    from sartor.spaces.complexity import Complexity
+    from sartor.training.loop import train
+
+    fits_task(space, task)
+    torch.manual_seed(run.torch_seed("weights"))
+    network = space.network(arch)
+    found = train(network, task, recipe, run.stage("train"))
+    write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
+    write_json(run.path / "architecture.json", space.to_json(arch))
+    macs = float(Complexity(space, "macs")([arch])[0])
+    return {**found, "macs": macs, "space": space.spec(), "architecture": list(arch), "data": task.describe()}
+
+
+def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
+    """The trained network of a `train` run. Raises UserError when there are no weights or they do not fit."""
+    from safetensors.torch import load_file
+
+    space, arch = load_architecture(source)
+    weights = source / "network.safetensors"
+    if not weights.exists():
+        raise UserError(f"{source} holds no trained weights; train it first: sartor train {source}.")
+    network = space.network(arch)
+    try:
+        network.load_state_dict(load_file(weights))
+    except Exception as error:
+        raise UserError(
+            f"{weights} does not fit the architecture ({str(error).splitlines()[0]}); train again."
+        ) from None
+    return space, arch, network
+
+
+def match_uniform(
+    space: SearchSpace, target: Target, latency_ms: float, store: Store, sitting: str
+) -> tuple[SearchSpace, Architecture, float]:
+    """A MobileNetV2-like network of `space`'s make, its width scaled to the same measured latency as nearly as it goes.
+
+    Returns the scaled space, the architecture of the width whose latency is nearest, and that latency.
+    """
+    from sartor.spaces.uniform import Uniform
+
+    options = {k: v for k, v in space.spec().items() if k not in ("space", "width", "resolution")}
+    widths = [round(0.1 * 1.06**i, 3) for i in range(60)]
+    scaled = Uniform(**options, widths=widths, resolutions=[space.spec()["resolution"]])
+    different = list({scaled.key(arch): arch for arch in scaled.enumerate()}.values())
+    found = measure(scaled, target, different, ["latency_ms"], store, sitting=sitting)
+    best = min((one for one in found if one.error is None), key=lambda one: abs(one.value - latency_ms))
+    return scaled, best.arch, best.value

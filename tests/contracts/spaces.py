@@ -147,7 +147,7 @@ def _run(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 def check_network(space: SearchSpace, arch: Sequence[int]) -> None:
     torch.manual_seed(0)
-    network, inputs = space.network(arch), space.inputs(2)
+    network, inputs = space.network(arch), space.inputs(2, arch)
     assert all(x.shape[0] == 2 for x in inputs)
     out = _run(network, inputs)
     assert out.shape[0] == 2
@@ -172,13 +172,12 @@ def check_network(space: SearchSpace, arch: Sequence[int]) -> None:
 
 
 def check_supernet(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:
-    try:
-        supernet = space.supernet()
-    except UserError:
+    if not space.has_supernet:
         return
+    supernet = space.supernet()
     assert isinstance(supernet, nn.Module)
-    inputs = space.inputs(2)
     for arch in archs:
+        inputs = space.inputs(2, arch)
         index = space.canonical(arch)
         supernet.eval()
         with torch.no_grad():

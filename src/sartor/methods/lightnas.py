@@ -159,7 +159,7 @@ class LightNAS(LightNASSettings):
         budgets = multipliers.budgets
         supernet.requires_grad_(False)
         total, steps = 0.0, steps_per_epoch(task, "valid", self.batch_size)
-        for i, batch in enumerate(task.batches("valid", size=self.batch_size, seed=run.seed, epoch=epoch)):
+        for i, batch in enumerate(task.batches("valid", size=self.batch_size, seed=run.seed, epoch=epoch, limit=steps)):
             path = relaxation.sample(tau, generator)
             assert path.gates is not None
             if self._settling:

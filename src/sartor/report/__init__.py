@@ -1,0 +1,5 @@
+"""Reads run directories and draws them: figures from plain data, and one self-contained HTML page."""
+
+from sartor.report.page import report
+
+__all__ = ["report"]

@@ -59,7 +59,7 @@ def count_network(space: SearchSpace, arch: Sequence[int]) -> dict[str, float]:
     """Counts of the whole network at batch 1, for spaces without parts."""
     import torch
 
-    inputs = [x.to("meta") for x in space.inputs(1)]
+    inputs = [x.to("meta") for x in space.inputs(1, arch)]
     with torch.device("meta"):
         return count(space.network(arch), inputs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sartor.core.errors import UserError, unknown
+from sartor.core.errors import unknown
 from sartor.core.space import Json, Part, SearchSpace, Slot
 from sartor.spaces.mobilenet import OPERATORS, MobileNet
 
@@ -17,7 +17,7 @@ class Uniform(SearchSpace):
     """Slots: the width multiplier and the resolution of a MobileNet whose layers all hold one operator.
 
     preset: layout of `MobileNet`; operator: what every layer holds; widths, resolutions: the candidates
-    (resolutions default to the preset's alone); other options as `MobileNet` has them.
+    (resolutions default to the preset's alone); the other options are those of `MobileNet`.
     """
 
     def __init__(
@@ -27,14 +27,22 @@ class Uniform(SearchSpace):
         operator: str = "k3e6",
         widths: Sequence[float] = (1.0,),
         resolutions: Sequence[int] | None = None,
-        **options: Any,
+        channels: int | None = None,
+        classes: int | None = None,
+        layers: int | None = None,
+        se: bool = False,
+        dropout: float = 0.2,
     ) -> None:
         if operator not in OPERATORS:
             raise unknown("operator", operator, OPERATORS)
-        for name in ("width", "resolution"):
-            if name in options:
-                raise UserError(f"space 'uniform' scales the {name} itself; give {name}s as a list.")
         self.operator, self.widths = operator, tuple(map(float, widths))
+        options: dict[str, Any] = {
+            "channels": channels,
+            "classes": classes,
+            "layers": layers,
+            "se": se,
+            "dropout": dropout,
+        }
         self.resolutions = tuple(resolutions or (MobileNet(preset, **options).resolution,))
         self._scaled = [
             [MobileNet(preset, width=w, resolution=r, **options) for r in self.resolutions] for w in self.widths

@@ -57,7 +57,7 @@ def pack_module(space: SearchSpace, arch: Architecture, batch: int) -> Packed | 
     """The deployed network itself, with fresh weights."""
     try:
         with seeded(space.key(arch)):
-            return Packed(_as_trained(space.deploy(space.network(arch))), space.inputs(batch))
+            return Packed(_as_trained(space.deploy(space.network(arch))), space.inputs(batch, arch))
     except Exception as error:
         return Failed.at("build", error)
 
@@ -71,13 +71,15 @@ def pack_onnx(
     with a `cache` directory, once for all processes with the same versions of torch and sartor. Others are exported
     whole, which takes seconds each.
     """
-    with seeded("inputs"):
-        inputs = space.inputs(batch)
-    chains = [space.parts(arch) for arch in archs]
-    exported = _export_parts(space, [_examples(chain, inputs) for chain in chains if chain], cache)
+    fed = []
+    for arch in archs:
+        with seeded("inputs"):
+            fed.append(space.inputs(batch, arch))
+    chains = [_examples(space.parts(arch), inputs) for arch, inputs in zip(archs, fed)]
+    exported = _export_parts(space, [chain for chain in chains if chain], cache)
     return [
-        _whole(space, arch, inputs) if chain is None else _stitched(_examples(chain, inputs), exported, inputs)
-        for arch, chain in zip(archs, chains)
+        _stitched(chain, exported, inputs) if chain else _whole(space, arch, inputs)
+        for arch, chain, inputs in zip(archs, chains, fed)
     ]
 
 
@@ -101,9 +103,9 @@ Piece = tuple[str, Part, tuple[Tensor, ...]]
 except for the first part: most pieces are in the cache already)."""
 
 
-def _examples(chain: Sequence[Part], inputs: tuple[Tensor, ...]) -> list[Piece]:
+def _examples(chain: Sequence[Part] | None, inputs: tuple[Tensor, ...]) -> list[Piece]:
     pieces, batch = [], inputs[0].shape[0]
-    for k, part in enumerate(chain):
+    for k, part in enumerate(chain or ()):
         given = inputs if k == 0 else tuple(torch.empty(batch, *shape, device="meta") for shape in part.inputs)
         pieces.append((f"{part.key} {[(tuple(x.shape), str(x.dtype)) for x in given]}", part, given))
     return pieces

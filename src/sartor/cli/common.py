@@ -1,0 +1,111 @@
+"""What every verb shares: options, run directories, settings from text, one JSON object at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sartor import __version__
+from sartor.core import Json, UserError
+from sartor.runs import Run, read_json, write_json
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+RunDir = Annotated[
+    Path | None, typer.Option("--run", help="Run directory; the same command resumes it. Default: runs/VERB-HASH.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Root of every random choice.")]
+Space = Annotated[str, typer.Option("--space", help="NAME[:PRESET][?option=value&...] or a JSON file.")]
+TargetRef = Annotated[
+    str, typer.Option("--target", help="RUNTIME:DEVICE[?threads=1&batch=1&precision=fp32], see `sartor targets`.")
+]
+Data = Annotated[
+    str, typer.Option("--data", help="digits, cifar10:PATH, imagefolder:PATH?classes=100, parquet:PATH ...")
+]
+StoreRef = Annotated[
+    str | None, typer.Option("--store", help="Measurements: SQLite file or database URL. Default: the user's cache.")
+]
+Samples = Annotated[int, typer.Option("--samples", min=10, help="Networks to measure.")]
+Device = Annotated[str, typer.Option("--device", help="Where networks are trained: cpu, cuda.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, repeatable; unknown keys are errors.")]
+Config = Annotated[Path | None, typer.Option("--config", help="YAML or JSON file of settings; --set goes on top.")]
+
+
+def settings_from(config: Path | None, pairs: Sequence[str] | None) -> dict[str, Any]:
+    """Settings of a file, overridden by key=value pairs. Raises UserError for what cannot be read."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = yaml.safe_load(config.read_text()) or {}
+        except FileNotFoundError:
+            raise UserError(f"there is no file {config}; check --config.") from None
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise UserError(f"{config} is not YAML or JSON ({str(error).splitlines()[0]}); write key: value.") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{config} must hold key: value pairs, not a {type(values).__name__}.")
+    for pair in pairs or ():
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {pair!r} is not key=value; write it like --set epochs=30.")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[key] = text
+        if isinstance(values[key], str):  # YAML reads 1e-3 as text
+            try:
+                values[key] = float(text)
+            except ValueError:
+                values[key] = text
+    return values
+
+
+def run_job(
+    job: Mapping[str, Json], seed: int, where: Path | None, as_json: bool, work: Callable[[Run], dict[str, Json]]
+) -> dict[str, Json]:
+    """Do a job in its run directory, or tell what it found when it is done already; print and return the result."""
+    key = hashlib.sha256(json.dumps([job, seed], sort_keys=True).encode()).hexdigest()[:8]
+    path = where or Path("runs") / f"{job['verb']}-{key}"
+    with Run(path, job, seed) as run:
+        done = run.path / "result.json"
+        if not done.exists():
+            began = time.monotonic()
+            found = work(run)
+            head = {"verb": job["verb"], "run": str(path), "seed": seed, "seconds": round(time.monotonic() - began, 3)}
+            write_json(done, {**head, "sartor_version": __version__, **found})
+        result: dict[str, Json] = {**read_json(done), "run": str(path)}
+    emit(result, as_json)
+    return result
+
+
+def emit(result: Json, as_json: bool) -> None:
+    """One JSON object on stdout, or the same for people."""
+    if as_json:
+        json.dump(result, sys.stdout)
+        sys.stdout.write("\n")
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for key, value in result.items():
+        if key in ("settings", "choices", "rows", "points") or value is None:
+            continue
+        console.print(f"[bold]{key.replace('_', ' ')}[/bold]  {_plain(value)}", markup=True)
+
+
+def _plain(value: Json) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
+    if isinstance(value, list):
+        whole = all(isinstance(v, int) for v in value)
+        return " ".join(map(str, value)) if whole else "; ".join(_plain(v) for v in value)
+    return str(value).replace("[", r"\[")

@@ -1,0 +1,99 @@
+"""`sartor fit`: a predictor of a target, honestly evaluated."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sartor.cli.common import JsonFlag, RunDir, Samples, Seed, Space, StoreRef, TargetRef, run_job
+from sartor.core import Json, UserError, parse_limit
+from sartor.runs import write_json
+
+Predictor = Annotated[str, typer.Option(help="auto, all, ridge, lookup or mlp; auto and all let the figures choose.")]
+
+
+def add(app: typer.Typer) -> None:
+    @app.command()
+    def fit(
+        space: Space,
+        target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
+        samples: Samples = 1000,
+        predictor: Predictor = "auto",
+        metric: Annotated[str, typer.Option("--metric", help="What to predict.")] = "latency_ms",
+        near: Annotated[str | None, typer.Option(help="A limit such as 20ms: quality near it is shown too.")] = None,
+        store: StoreRef = None,
+        run: RunDir = None,
+        seed: Seed = 0,
+        json: JsonFlag = False,
+    ) -> None:
+        """Measure a sample and fit a predictor; shows held-out quality beside ridge and the noise floor.
+
+        Example: sartor fit --space mobilenet:tiny --samples 300 --predictor all
+        """
+        from sartor import spaces, targets, workflow
+        from sartor.core import metric as known_metric
+        from sartor.runs import Run
+
+        found_space, found_target = spaces.get(space), targets.get(target)
+        known_metric(metric)
+        limit = None
+        if near is not None:
+            kind, limit = parse_limit(near)
+            if kind.name != metric:
+                raise UserError(f"--near {near} is a {kind.name}, the predictor is of {metric}; give a limit on that.")
+
+        def work(opened: Run) -> dict[str, Json]:
+            found = workflow.fit_predictor(
+                predictor,
+                found_space,
+                found_target,
+                samples=samples,
+                metric_name=metric,
+                near=limit,
+                store=store,
+                seed=seed,
+            )
+            found.predictor.save(opened.path / "predictor.safetensors")
+            write_json(opened.path / "fit.json", found.report)
+            show(found.report)
+            return {
+                "predictor": found.report["default"],
+                "file": str(opened.path / "predictor.safetensors"),
+                **{
+                    k: found.report[k]
+                    for k in ("space", "target", "metric", "samples", "failed", "noise_floor", "rows")
+                },
+            }
+
+        job = {
+            "verb": "fit",
+            "space": found_space.spec(),
+            "target": found_target.id,
+            "samples": samples,
+            "predictor": predictor,
+            "metric": metric,
+            "near": near,
+        }
+        run_job(job, seed, run, json, work)
+
+
+def show(report: dict[str, Json]) -> None:
+    """Held-out quality as a table on stderr: overall, and near the limit where one was given."""
+    from rich.console import Console
+    from rich.table import Table
+
+    unit, floor = report["unit"], report["noise_floor"]
+    table = Table(title=f"{report['metric']} held out" + (f", noise floor {floor:.3g} {unit}" if floor else ""))
+    columns = ("rmse", "mae", "kendall", "spearman", "within_5", "within_10")
+    prefixes = [""] + (["near_"] if any(row.get("near_rmse") is not None for row in report["rows"]) else [])
+    for name in ("predictor", *(p + c for p in prefixes for c in columns)):
+        table.add_column(name.replace("_", " "), justify="right" if name != "predictor" else "left")
+    for row in report["rows"]:
+        name = row["predictor"] + (" *" if row["predictor"] == report["default"] else "")
+        table.add_row(name, *(_number(row.get(p + c)) for p in prefixes for c in columns))
+    Console(stderr=True).print(table)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or value != value else f"{value:.4g}"

@@ -1,0 +1,124 @@
+"""`sartor quickstart`: the whole way on embedded data, in minutes: this machine, one budget, one page."""
+
+from __future__ import annotations
+
+import contextlib
+import json as text
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sartor.cli.common import JsonFlag, Seed, emit
+from sartor.core import Json, UserError
+from sartor.runs import Run, read_json, write_json
+
+SPACE = "mobilenet:tiny"
+SAMPLES = 240
+SEARCH = {"epochs": 30, "warmup_epochs": 6, "batch_size": 64}
+RECIPE = {"epochs": 30, "batch_size": 64, "evaluate_every": 3}
+SHARE = 0.35  # where between the smallest and the largest network the budget is set
+
+
+def add(app: typer.Typer) -> None:
+    @app.command()
+    def quickstart(
+        run: Annotated[Path, typer.Option("--run", help="Run directory; the same command resumes it.")] = Path(
+            "runs/quickstart"
+        ),
+        target: Annotated[
+            str, typer.Option("--target", help="What the network is cut for.")
+        ] = "onnxruntime:cpu?threads=1",
+        seed: Seed = 0,
+        json: JsonFlag = False,
+    ) -> None:
+        """Measure this CPU, search one budget on digits, train, compare, export, and write the page.
+
+        Example: sartor quickstart
+        """
+        from sartor import spaces, targets, tasks
+
+        space, found_target, task = spaces.get(SPACE), targets.get(target), tasks.get("digits")
+        job = {"verb": "quickstart", "space": space.spec(), "target": found_target.id, "data": task.describe()}
+        with Run(run, job, seed):
+            result = _quickstart(run, target, seed)
+            write_json(run / "result.json", result)
+        emit(result, json)
+
+
+def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
+    """Every step is the verb of that name in a run directory below `run`, so each resumes by itself."""
+    from sartor import spaces, targets, workflow
+    from sartor.choose.solve import reachable
+    from sartor.predictors import load
+
+    store = str(run / "measurements.db")
+    space = spaces.get(SPACE)
+
+    _step("measure this machine and fit a predictor of latency")
+    fit = _verb("fit", run / "fit", seed, "--space", SPACE, "--target", target, "--samples", SAMPLES, "--store", store)
+    low, high = reachable(space, load(Path(fit["file"]), space=space))
+    limit = f"{low + SHARE * (high - low):.2g}ms"
+
+    _step(f"search for the best network within {limit} (reachable: {low:.3g} to {high:.3g} ms)")
+    found = _verb(
+        "search", run / "search", seed, "lightnas", "--space", SPACE, "--data", "digits", "--budget", limit,
+        "--target", target, "--predictor", fit["file"], "--store", store, *_sets(SEARCH),
+    )  # fmt: skip
+    latency = found["measured"]["latency_ms"]
+    if latency is None:
+        raise UserError("the found network could not be measured; run sartor measure to see why.")
+
+    _step("scale a uniform MobileNetV2-like network to the same measured latency")
+    with workflow.opened(store) as kept:
+        scaled, arch, uniform_ms = workflow.match_uniform(space, targets.get(target), latency, kept, sitting="uniform")
+    write_json(run / "uniform.json", scaled.to_json(arch))
+
+    _step("train both with one recipe")
+    common = ("--data", "digits", "--target", target, "--store", store, *_sets(RECIPE))
+    ours = _verb("train", run / "train", seed, run / "search", "--name", "found", *common)
+    width = scaled.slots[0].candidates[arch[0]]
+    theirs = _verb("train", run / "baseline", seed, run / "uniform.json", "--name", f"uniform x{width}", *common)
+
+    _step("export, each file compared with its source")
+    exported = _verb("export", run / "export", seed, run / "train")
+
+    from sartor.report import report
+
+    page = report([run], run / "report.html")
+    return {
+        "verb": "quickstart",
+        "run": str(run),
+        "seed": seed,
+        "budget": limit,
+        "predicted": found["predicted"],
+        "measured": found["measured"],
+        "gap_percent": found["gap_percent"],
+        "measured_gap_percent": found["measured_gap_percent"],
+        "accuracy": ours["value"],
+        "uniform_latency_ms": uniform_ms,
+        "uniform_accuracy": theirs["value"],
+        "files": exported["files"],
+        "page": str(page),
+    }
+
+
+def _step(what: str) -> None:
+    typer.echo(f"\n== {what}", err=True)
+
+
+def _sets(values: dict[str, Json]) -> list[str]:
+    return [word for key, value in values.items() for word in ("--set", f"{key}={text.dumps(value)}")]
+
+
+def _verb(name: str, where: Path, seed: int, *words: object) -> dict[str, Json]:
+    """Run a verb as the command line does, in a directory of its own, and return its result."""
+    from sartor.cli import app
+
+    args = [name, *map(str, words), "--run", str(where), "--seed", str(seed)]
+    typer.echo(f"$ sartor {' '.join(args)}", err=True)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the one result of quickstart
+        app(args, standalone_mode=False)
+    result: dict[str, Json] = read_json(where / "result.json")
+    return result

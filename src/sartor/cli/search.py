@@ -1,0 +1,149 @@
+"""`sartor search METHOD`: a network inside a budget. One sub-command a method, its settings in the help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sartor.cli import common
+from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Samples, Seed, Set, Space, StoreRef, TargetRef
+from sartor.core import Json, UserError, parse_limit
+from sartor.methods import METHODS, SETTINGS
+from sartor.runs import write_json
+
+Budgets = Annotated[
+    list[str], typer.Option("--budget", help="A limit with its unit: 20ms, 1.5mJ, 300MMACs. Repeatable.")
+]
+
+
+def add(app: typer.Typer) -> None:
+    group = typer.Typer(help="Search for a network inside a budget.", no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name="search")
+    for name in METHODS:
+        _add(group, name)
+
+
+def _add(group: typer.Typer, method: str) -> None:
+    def search(
+        space: Space,
+        budget: Budgets,
+        data: Data = "digits",
+        target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
+        predictor: Annotated[
+            str, typer.Option(help="auto, ridge, lookup, mlp, or a file that `sartor fit` wrote.")
+        ] = "auto",
+        samples: Samples = 1000,
+        two_sided: Annotated[bool, typer.Option("--two-sided", help="Land within 0.5 % on both sides.")] = False,
+        paper: Annotated[bool, typer.Option("--paper", help="Every setting as published.")] = False,
+        set_: Set = None,
+        config: Config = None,
+        device: Device = "cpu",
+        store: StoreRef = None,
+        run: RunDir = None,
+        seed: Seed = 0,
+        json: JsonFlag = False,
+    ) -> None:
+        run_search(
+            method, space, budget, data, target, predictor, samples, two_sided, paper,
+            common.settings_from(config, set_), device, store, run, seed, json,
+        )  # fmt: skip
+
+    search.__doc__ = _help(method)
+    group.command(name=method)(search)
+
+
+def _help(method: str) -> str:
+    lines = [
+        f"Search with {method}.",
+        "",
+        f"Example: sartor search {method} --space mobilenet:tiny --data digits --budget 0.1ms --set epochs=30",
+        "",
+        "Settings (--set key=value):",
+        "",
+    ]
+    for name, field in SETTINGS[method].model_fields.items():
+        lines.append(f"\b\n  {name} = {field.default}" + (f"   {field.description}" if field.description else ""))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def run_search(
+    method: str,
+    space: str,
+    limits: list[str],
+    data: str,
+    target: str,
+    predictor: str,
+    samples: int,
+    two_sided: bool,
+    paper: bool,
+    values: dict[str, Any],
+    device: str,
+    store: str | None,
+    where: Path | None,
+    seed: int,
+    as_json: bool,
+) -> dict[str, Json]:
+    """Search as the command line does, and print the result."""
+    settings = SETTINGS[method].of(values, paper=paper).model_dump()
+    kinds = [parse_limit(limit)[0] for limit in limits]
+
+    from sartor import spaces, targets, tasks, workflow
+    from sartor.runs import Run
+
+    found_space, found_target = spaces.get(space), targets.get(target)
+    task = tasks.get(data, device)
+    workflow.fits_task(found_space, task)
+    measured_metrics = [kind.name for kind in kinds if kind.name not in workflow.COUNTED]
+
+    def work(run: Run) -> dict[str, Json]:
+        scores = {name: _predictor(predictor, name, run) for name in measured_metrics}
+        budgets = workflow.budgets_of(limits, scores, found_space, two_sided)
+        found = workflow.search(method, found_space, task, budget=budgets, run=run, **settings)
+        with workflow.opened(store) as kept:
+            both = [found.architecture, found.argmax.architecture]
+            names = [*measured_metrics, "latency_ms"]
+            fresh = workflow.remeasure(
+                found_space, found_target, both, names, kept, sitting=f"check {run.path.resolve()}"
+            )
+        write_json(run.path / "architecture.json", found_space.to_json(found.architecture))
+        return workflow.describe_found(found, fresh, settings, found_target.id)
+
+    def _predictor(name: str, metric_name: str, run: Run) -> Any:
+        from sartor.cli.fit import show
+        from sartor.predictors import PREDICTORS, load
+
+        if name not in PREDICTORS and name not in ("auto", "all"):
+            if not Path(name).exists():
+                known = ", ".join(["auto", "all", *PREDICTORS])
+                raise UserError(
+                    f"--predictor {name!r} is neither one of {known} nor a file; fit one with `sartor fit`."
+                )
+            return load(Path(name), space=found_space, target_id=found_target.id)
+        saved = run.path / f"predictor-{metric_name}.safetensors"
+        if not saved.exists():
+            near = next(parse_limit(limit)[1] for limit in limits if parse_limit(limit)[0].name == metric_name)
+            fit = workflow.fit_predictor(
+                name, found_space, found_target,
+                samples=samples, metric_name=metric_name, near=near, store=store, seed=seed,
+            )  # fmt: skip
+            write_json(run.path / "fit.json", fit.report)
+            show(fit.report)
+            fit.predictor.save(saved)
+        return load(saved, space=found_space, target_id=found_target.id)
+
+    job = {
+        "verb": "search",
+        "method": method,
+        "space": found_space.spec(),
+        "target": found_target.id,
+        "data": task.describe(),
+        "budgets": limits,
+        "two_sided": two_sided,
+        "predictor": predictor,
+        "samples": samples,
+        "settings": settings,
+    }
+    return common.run_job(job, seed, where, as_json, work)

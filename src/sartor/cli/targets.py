@@ -1,0 +1,19 @@
+"""`sartor targets`: what can be measured on this machine."""
+
+from __future__ import annotations
+
+import typer
+
+from sartor.cli.common import JsonFlag, emit
+
+
+def add(app: typer.Typer) -> None:
+    @app.command()
+    def targets(json: JsonFlag = False) -> None:
+        """List targets of this machine with their ids and metrics, or why one cannot be used.
+
+        Example: sartor targets
+        """
+        from sartor.targets import available
+
+        emit({"verb": "targets", "targets": available()}, json)

@@ -1,0 +1,115 @@
+"""What the numbers rest on: the predictor's quality, the conditions of measurement, every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sartor.core import show
+from sartor.report import figures, html
+from sartor.report.collect import Recorded
+from sartor.report.style import known, number
+
+
+def predictor(run: Recorded) -> str:
+    """Predicted against measured, and quality beside ridge."""
+    fit = run.fit
+    if fit is None:
+        return ""
+    name, unit = str(fit.get("metric", "")), str(fit.get("unit", ""))
+    word = known(name).label.partition(" (")[0]
+    out = html.heading(f"How well {word or 'cost'} is predicted")
+    default, floor, rows = str(fit.get("default", "")), number(fit.get("noise_floor")), fit.get("rows") or []
+    noise = "it was not measured" if floor is None else f"{floor:.3g} {unit}"
+    points = fit["points"]
+    if points["measured"] and points["predicted"]:
+        count = len(figures.shown_predictors(fit))
+        caption = (
+            f"{len(points['measured'])} held-out networks. Blue band: within 5 % of the measured value. "
+            f"Noise floor, the RMSE between two measuring passes: {noise}."
+        )
+        kind = {1: "half", 2: "two"}.get(count, "")
+        out += html.picture(figures.predicted_measured(fit), f"Predicted against measured {word}", caption, kind)
+    else:
+        out += html.missing(f"{run.name} holds no held-out points, so predicted against measured cannot be drawn.")
+    if not rows:
+        return out + html.missing(f"{run.name} holds no figures of quality.")
+    body, chosen = [], []
+    for i, row in enumerate(rows):
+        if str(row.get("predictor")) == default:
+            chosen.append(i)
+        region = {"all": "all held-out", "near": "near the budget"}.get(str(row.get("region")), str(row.get("region")))
+        cells = [f"{row.get('predictor')}{' (used)' if i in chosen else ''}", region, _number(row.get("n"), ".0f")]
+        cells += [_number(row.get(k), ".3f") for k in ("spearman", "kendall")]
+        cells += [_number(row.get(k), ".3g") for k in ("rmse", "mae")]
+        body.append([*cells, *(_number(row.get(k), ".0f", " %") for k in ("within_5", "within_10"))])
+    in_unit = f" ({unit})" if unit else ""
+    head = ["predictor", "networks", "n", "Spearman", "Kendall", f"RMSE{in_unit}", f"MAE{in_unit}"]
+    note = "Ridge, additive over layers, is the baseline every other predictor has to beat on networks it has not seen."
+    return (
+        out
+        + html.table([*head, "within 5 %", "within 10 %"], body, chosen=chosen, text=(0, 1))
+        + html.paragraph(note, "note")
+    )
+
+
+def conditions(runs: Sequence[Recorded]) -> str:
+    """Where and how costs were measured."""
+    out = html.heading("Conditions of measurement")
+    targets: dict[str, list[str]] = {}
+    for run in runs:
+        target = run.get("target") or (run.fit or {}).get("target") or run.job.get("target")
+        if isinstance(target, str):
+            targets.setdefault(target, []).append(run.name)
+    if not targets:
+        return out + html.missing("These runs name no target, so what their costs were measured on is not known.")
+    out += html.table(["target", "runs"], [[t, ", ".join(names)] for t, names in targets.items()], text=(0, 1))
+    if len(targets) > 1:
+        out += html.paragraph("Costs measured on different targets cannot be compared with each other.", "note")
+    floors = {
+        run.name: f"{show(floor, known(str(run.fit.get('metric'))))}, RMSE between two passes"
+        for run in runs
+        if run.fit is not None and (floor := number(run.fit.get("noise_floor"))) is not None
+    }
+    counts = {
+        run.name: f"{samples:.0f} networks measured"
+        + ("" if (failed := number(run.fit.get("failed"))) is None else f", {failed:.0f} failed")
+        for run in runs
+        if run.fit is not None and (samples := number(run.fit.get("samples"))) is not None
+    }
+    for run in runs:
+        moment = run.get("conditions") or (run.fit or {}).get("conditions")
+        if isinstance(moment, Mapping):
+            out += html.heading(f"Moment of measuring, {run.name}", 3) + html.settings(moment)
+    if floors or counts:
+        names = dict.fromkeys([*counts, *floors])
+        rows = [[name, counts.get(name, "–"), floors.get(name, "not measured")] for name in names]
+        out += html.table(["run", "sample", "noise floor"], rows, text=(0, 1, 2))
+    return out
+
+
+def settings(runs: Sequence[Recorded]) -> str:
+    """Every setting and every result, to open."""
+    out = [html.heading("Settings and results")]
+    for run in runs:
+        head = {"seed": run.seed, "directory": str(run.path)}
+        seconds, version = number(run.get("seconds")), run.get("sartor_version")
+        state = "not finished" if run.result is None else "finished"
+        if seconds is not None:
+            state = f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+        aside = f"{run.verb}, {state}" + (f", sartor {version}" if version else "")
+        inside = html.heading("Settings", 3) + html.settings({**head, **run.job})
+        inside += html.heading("Result", 3)
+        inside += html.missing("There is no result yet.") if run.result is None else html.settings(_brief(run.result))
+        out.append(html.folded(run.name, aside, inside))
+    return "".join(out)
+
+
+def _brief(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result without what the page shows as tables and figures."""
+    return {k: v for k, v in result.items() if k not in ("rows", "points")}
+
+
+def _number(value: Any, form: str, unit: str = "") -> str:
+    found = number(value)
+    return "–" if found is None else f"{found:{form}}{unit}"

@@ -1,0 +1,245 @@
+"""Figures from plain data: journals, evaluations and results as the run directories hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from sartor.core import F, show
+from sartor.report.drawing import architecture
+from sartor.report.style import (
+    BLUE,
+    CYCLE,
+    DASHES,
+    GREEN,
+    INK,
+    MUTED,
+    SKY,
+    SURFACE,
+    VERMILLION,
+    canvas,
+    known,
+    label_points,
+    legend_above,
+    number,
+    quiet,
+    scaled,
+    styled,
+)
+
+Line = Mapping[str, Any]
+__all__ = ["architecture", "predicted_measured", "tradeoff", "training_curves", "trajectory"]
+
+TOLERANCE = 0.005
+_NOT_QUALITY = {"event", "epoch", "loss", "lr", "seconds", "step"}
+
+
+def epochs(journal: Sequence[Line]) -> list[Line]:
+    """The lines that report an epoch."""
+    return [line for line in journal if line.get("event") == "epoch" and number(line.get("epoch")) is not None]
+
+
+def series(lines: Sequence[Line], key: str) -> F:
+    """Values of one field, NaN where a line lacks it."""
+    return np.array([np.nan if (v := number(line.get(key))) is None else v for line in lines])
+
+
+# ---------------------------------------------------------------------- the search
+
+
+@styled
+def trajectory(
+    journal: Sequence[Line],
+    budgets: Sequence[Line],
+    predicted: Mapping[str, float | None] | None = None,
+    measured: Mapping[str, float | None] | None = None,
+) -> Figure:
+    """A search by epoch: cost of the argmax and expected cost against each budget, multipliers, losses.
+
+    journal: lines of `search/journal.jsonl`; budgets: `metric`, `limit`, `sense` each; predicted, measured: cost of
+    the network the search landed on, marked at the end.
+    """
+    lines = epochs(journal)
+    x = series(lines, "epoch") + 1
+    panels: list[tuple[str, Line]] = []
+    for budget in budgets:
+        panels.append(("cost", budget))
+        if np.isfinite(series(lines, f"multiplier_{budget['metric']}")).any():
+            panels.append(("multiplier", budget))
+    if any(np.isfinite(series(lines, key)).any() for key in ("loss", "valid_loss")):
+        panels.append(("loss", {}))
+    heights = [2.5 if kind == "cost" else 1.25 for kind, _ in panels]
+    figure = canvas(sum(heights) + 0.5)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    valid = series(lines, "valid_loss")
+    warm = int(np.flatnonzero(np.isfinite(valid))[0]) if np.isfinite(valid).any() else 0
+    for ax, (kind, budget) in zip(axes, panels):
+        quiet(ax)
+        if warm:
+            ax.axvspan(0.5, warm + 0.5, color=MUTED, alpha=0.09, linewidth=0)
+        if kind == "cost":
+            _cost(ax, x, lines, budget, predicted or {}, measured or {})
+        elif kind == "multiplier":
+            ax.plot(x, series(lines, f"multiplier_{budget['metric']}"), color=INK, linewidth=1.3)
+            several = f"\n{known(budget['metric']).label.partition(' (')[0]}" if len(budgets) > 1 else ""
+            ax.set_ylabel(f"multiplier λ{several}")
+        else:
+            ax.plot(x, series(lines, "loss"), color=BLUE, label="training, weights", linewidth=1.3)
+            ax.plot(x, valid, color=VERMILLION, linestyle=DASHES[1], label="validation, architecture", linewidth=1.3)
+            ax.set_ylabel("loss")
+            legend_above(ax)
+        ax.yaxis.set_major_locator(MaxNLocator(5 if kind == "cost" else 3))
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    if warm:
+        axes[0].text(0.7, 0.97, "warm-up", color=MUTED, fontsize=8, va="top", transform=axes[0].get_xaxis_transform())
+    axes[0].set_xlim(0.5, float(x[-1]) + 0.5 + max(1.0, 0.03 * len(x)))
+    figure.align_ylabels(axes)
+    return figure
+
+
+def _cost(
+    ax: Axes,
+    x: F,
+    lines: Sequence[Line],
+    budget: Line,
+    predicted: Mapping[str, float | None],
+    measured: Mapping[str, float | None],
+) -> None:
+    name, limit = budget["metric"], float(budget["limit"])
+    of = known(name)
+    costs, expected = series(lines, name), series(lines, f"expected_{name}")
+    factor, label = scaled(name, [limit])
+    top = 1 + TOLERANCE if budget.get("sense") == "at" else 1.0
+    ax.axhspan(limit * (1 - TOLERANCE) / factor, limit * top / factor, color=GREEN, alpha=0.35, linewidth=0)
+    ax.axhline(limit / factor, color=GREEN, linewidth=1.2, label=f"budget {show(limit, of)}")
+    ax.plot(x, expected / factor, color=SKY, linestyle=DASHES[1], label="expected", linewidth=1.5)
+    ax.plot(x, costs / factor, color=BLUE, label="most likely network")
+    end = float(x[-1]) + max(0.6, 0.02 * len(x))
+    for values, word, marker, fill in ((predicted, "predicted", "D", VERMILLION), (measured, "measured", "o", SURFACE)):
+        value = number(values.get(name))
+        if value is not None:
+            style: dict[str, Any] = {"marker": marker, "markerfacecolor": fill, "markeredgecolor": VERMILLION}
+            text = f"landed, {word} {show(value, of)}" if word == "predicted" else f"{word} {show(value, of)}"
+            ax.plot([end], [value / factor], linestyle="", markersize=6, zorder=5, label=text, clip_on=False, **style)
+    ax.set_ylabel(label)
+    legend_above(ax)
+
+
+# ---------------------------------------------------------------------- the predictor
+
+
+@styled
+def predicted_measured(fit: Line) -> Figure:
+    """Predicted against measured on held-out architectures, and the relative error, a column per predictor.
+
+    fit: what `fit.json` holds: `points` (`measured`, `predicted` by name), `metric`, `default`, `noise_floor`.
+    """
+    measured = np.asarray(fit["points"]["measured"], dtype=np.float64)
+    columns = shown_predictors(fit)
+    factor, label = scaled(str(fit.get("metric", "")), measured)
+    truth = measured / factor
+    floor = number(fit.get("noise_floor"))
+    width = {1: 0.52, 2: 0.8}.get(len(columns), 1.0)
+    figure = canvas(5.4, width * 9.4)
+    grid = figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1.15))
+    low, high = float(np.nanmin(truth)), float(np.nanmax(truth))
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    ends = np.array([low - margin, high + margin])
+    worst = 8.0
+    for (top, bottom), name in zip(grid.T, columns):
+        values = np.asarray(fit["points"]["predicted"][name], dtype=np.float64) / factor
+        error = (values / truth - 1.0) * 100.0
+        worst = max(worst, float(np.nanmax(np.abs(error))) * 1.15)
+        quiet(top, grid="both").set_aspect("equal", adjustable="box")
+        top.fill_between(ends, ends * 0.95, ends * 1.05, color=SKY, alpha=0.22, linewidth=0, label="within 5 %")
+        if floor is not None:
+            reach = floor / factor
+            top.fill_between(
+                ends, ends - reach, ends + reach, color=GREEN, alpha=0.45, linewidth=0, label="noise floor"
+            )
+        top.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.8)
+        quiet(bottom).axhspan(-5, 5, color=SKY, alpha=0.22, linewidth=0)
+        bottom.axhline(0, color=INK, linewidth=0.8)
+        dots: dict[str, Any] = {"s": 13, "color": BLUE, "alpha": 0.75, "linewidths": 0}
+        top.scatter(truth, values, **dots)
+        bottom.scatter(truth, error, **dots)
+        top.set_title(f"{name}{', used' if name == fit.get('default') else ''}", fontweight="bold", loc="left")
+        bottom.set_xlabel(f"measured {label}")
+        top.set(xlim=ends, ylim=ends)
+    grid[0, 0].set_ylabel(f"predicted {label}")
+    grid[1, 0].set_ylabel("error (%)")
+    grid[1, 0].set_ylim(-worst, worst)
+    grid[0, 0].legend(loc="upper left")
+    figure.align_ylabels(grid[:, 0])
+    return figure
+
+
+def shown_predictors(fit: Line) -> list[str]:
+    """The predictors of `points` in order: the one used, ridge to compare it with, and one more."""
+    names = list(fit["points"]["predicted"])
+    first = [n for n in (fit.get("default"), "ridge") if n in names]
+    return list(dict.fromkeys([*first, *names]))[:3]
+
+
+# ---------------------------------------------------------------------- trained networks
+
+
+@styled
+def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = ()) -> Figure:
+    """Quality against measured cost of trained networks.
+
+    points: `name`, `cost`, `value`, `cost_metric`, `metric`, and `found` for what a search returned; budgets: limits
+    on the same cost, drawn as lines.
+    """
+    cost_metric, metric = str(points[0]["cost_metric"]), str(points[0]["metric"])
+    limits = [float(b["limit"]) for b in budgets if b.get("metric") == cost_metric]
+    factor, label = scaled(cost_metric, [float(p["cost"]) for p in points])
+    at = [(float(p["cost"]) / factor, float(p["value"])) for p in points]
+    figure = canvas(3.6)
+    ax = quiet(figure.subplots(), grid="both")
+    xs, ys = [*(x for x, _ in at), *(limit / factor for limit in limits)], [y for _, y in at]
+    wide, tall = (max(v) - min(v) or 0.1 * abs(v[0]) or 1.0 for v in (xs, ys))
+    ax.set(xlim=(min(xs) - 0.25 * wide, max(xs) + 0.25 * wide), ylim=(min(ys) - 0.3 * tall, max(ys) + 0.3 * tall))
+    for limit in limits:
+        ax.axvline(limit / factor, color=GREEN, linewidth=1.2)
+        text = f" budget {show(limit, known(cost_metric))}"
+        ax.text(limit / factor, 0.015, text, color=GREEN, fontsize=8, transform=ax.get_xaxis_transform())
+    colours = [VERMILLION if p.get("found") else BLUE for p in points]
+    for (x, y), point, colour in zip(at, points, colours):
+        ax.plot([x], [y], marker="D" if point.get("found") else "o", color=colour, markersize=7, linestyle="", zorder=4)
+    ax.set_xlabel(f"measured {label}")
+    ax.set_ylabel(known(metric).label)
+    label_points(ax, at, [str(p["name"]) for p in points], colours)
+    return figure
+
+
+@styled
+def training_curves(journals: Mapping[str, Sequence[Line]]) -> Figure:
+    """Training loss and quality by epoch, a line per network.
+
+    journals: lines of `train/journal.jsonl` by the network's name.
+    """
+    runs = {name: epochs(lines) for name, lines in journals.items()}
+    quality = next((k for lines in runs.values() for line in lines for k in line if k not in _NOT_QUALITY), None)
+    panels = [("loss", "training loss"), *([(quality, known(quality).label)] if quality else [])]
+    figure = canvas(3.3)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (key, label) in zip(axes, panels):
+        quiet(ax)
+        for i, (name, lines) in enumerate(runs.items()):
+            x, y = series(lines, "epoch"), series(lines, key)
+            kept = np.isfinite(y)
+            style: dict[str, Any] = {"color": CYCLE[i % len(CYCLE)], "linestyle": DASHES[i % len(DASHES)]}
+            ax.plot(x[kept], y[kept], marker="o" if kept.sum() == 1 else "", label=name, **style)
+        ax.set_xlabel("epoch")
+        ax.set_title(label)
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=3)
+    return figure

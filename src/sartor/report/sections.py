@@ -1,0 +1,229 @@
+"""The sections of the page. Each takes runs and gives HTML; what is missing is said in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sartor.core import Json, UserError, show
+from sartor.report import figures, html, words
+from sartor.report.collect import Recorded, is_parent
+from sartor.report.drawing import layers
+from sartor.report.style import known, number
+from sartor.report.words import Trained
+
+# ---------------------------------------------------------------------- a search
+
+
+def search_tiles(search: Recorded, networks: Sequence[Trained]) -> str:
+    """Budget, predicted, measured, quality, size."""
+    tiles = []
+    for budget in search.get("budgets") or []:
+        name = budget["metric"]
+        of, word = known(name), known(name).label.partition(" (")[0]
+        sense = "within 0.5 % on both sides" if budget.get("sense") == "at" else "upper limit"
+        tiles.append(html.Tile(f"{word} budget", show(float(budget["limit"]), of), sense))
+        for which in ("predicted", "measured"):
+            value, gap = number((search.get(which) or {}).get(name)), words.gaps(search, which).get(name)
+            if value is None or gap is None:
+                tiles.append(html.Tile(f"{which} {word}", "–", f"not {which}"))
+            else:
+                allowed = 0.5 if budget.get("sense") == "at" else 0.0
+                news = "good" if gap <= allowed + 1e-7 else "bad"
+                tiles.append(html.Tile(f"{which} {word}", show(value, of), f"{words.gap_words(gap)} the budget", news))
+    ours, theirs = words.rivals(search, networks)
+    if ours is not None:
+        sub, news = "no baseline", ""
+        if theirs is not None:
+            sub = f"{theirs.name}: {words.amount(theirs.value, theirs.metric)}"
+            better = words.advantage(ours, theirs)
+            news = "good" if better > 0 else "bad" if better < 0 else ""
+        label = known(ours.metric).label.partition(" (")[0]
+        tiles.append(html.Tile(label, words.amount(ours.value, ours.metric), sub, news))
+        if ours.macs is not None:
+            size = "" if ours.params is None else show(ours.params, known("params"))
+            tiles.append(html.Tile("size", show(ours.macs, known("macs")), size))
+    return html.tiles(tiles)
+
+
+def trajectory(search: Recorded) -> str:
+    """The search, epoch by epoch."""
+    lines = figures.epochs(search.journals.get("search", ()))
+    out = [html.heading("How the search got there")]
+    if not lines:
+        return out[0] + html.missing(f"{search.name} has no journal of its search, so its course cannot be drawn.")
+    budgets = search.get("budgets") or _budgets_of(lines[-1])
+    if search.result is None:
+        out.append(html.missing(f"{search.name} has not finished; this is its course so far."))
+    predicted, measured = search.get("predicted") or {}, search.get("measured") or {}
+    caption = (
+        "Cost of the most likely network and expected cost over all networks, against the budget (green: what counts "
+        "as landed). Diamond: the network the search landed on, as predicted; circle: as measured. The multiplier is "
+        "the price of the cost in the loss. In the warm-up only weights are trained."
+    )
+    drawn = figures.trajectory(lines, budgets, predicted, measured)
+    out.append(html.picture(drawn, f"Search trajectory of {search.name}", caption))
+    return "".join(out) + _landing(search)
+
+
+def _budgets_of(line: figures.Line) -> list[dict[str, Json]]:
+    """Budgets of an unfinished search, from cost and gap in its journal."""
+    out: list[dict[str, Json]] = []
+    for key, gap in line.items():
+        name = key.removeprefix("gap_percent_")
+        cost, percent = number(line.get(name)), number(gap)
+        if name != key and cost is not None and percent is not None and percent > -100:
+            out.append({"metric": name, "limit": float(f"{cost / (1 + percent / 100):.6g}"), "sense": "at_most"})
+    return out
+
+
+def _landing(search: Recorded) -> str:
+    """Before and after landing, by budget."""
+    before, rows = search.get("argmax") or {}, []
+    for budget in search.get("budgets") or []:
+        name, limit = budget["metric"], float(budget["limit"])
+        for label, costs in (("most likely network", before), ("landed on", search.result or {})):
+            row = [label if len(search.get("budgets")) == 1 else f"{label}, {known(name).label.partition(' (')[0]}"]
+            for which in ("predicted", "measured"):
+                value = number((costs.get(which) or {}).get(name))
+                row.append("–" if value is None else show(value, known(name)))
+                row.append("–" if value is None else f"{(value / limit - 1) * 100:+.2f} %")
+            rows.append(row)
+    status = str(search.get("landing") or "not recorded")
+    said = {
+        "argmax": "the most likely network itself",
+        "optimal": "the most likely network inside the budgets, proven",
+        "verified": "inside the budgets by the predictor, not proven to be the most likely",
+        "none_found": "no network inside the budgets was found",
+    }.get(status, status)
+    head = ["", "predicted", "gap", "measured", "gap"]
+    return html.table(head, rows) + html.paragraph(f"Landing: {said}.", "note") if rows else ""
+
+
+def architecture(search: Recorded) -> str:
+    """The network, drawn, and as a table."""
+    out = html.heading("The network")
+    spec, arch = search.get("space"), search.get("architecture")
+    if not spec or not arch:
+        return out + html.missing(f"{search.name} records no architecture, so there is no network to draw.")
+    from sartor import spaces
+
+    try:
+        space = spaces.from_spec(spec)
+        columns = layers(space, arch)
+        drawn = figures.architecture(space, arch)
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        return out + html.missing(f"The network of {search.name} cannot be drawn: {error}")
+    total = sum(layer.macs or 0.0 for layer in columns)
+    chosen = [layer for layer in columns if layer.chosen]
+    skips = sum(layer.skipped for layer in chosen)
+    caption = (
+        f"From input to output: {len(chosen)} searched layers, {skips} of them skipped; height and shade are the "
+        "kernel, width is the expansion, grey is fixed, a thin line is a skip. Above: channels and resolution after "
+        "each stage. "
+    )
+    caption += f"Below: share of {show(total, known('macs'))}." if total else "Costs per layer cannot be counted here."
+    rows = [
+        [
+            layer.name,
+            layer.operator if layer.chosen else f"{layer.operator} (fixed)",
+            "–" if layer.shape is None else " × ".join(map(str, layer.shape)),
+            "–" if layer.macs is None else show(layer.macs, known("macs")),
+            "–" if not total or layer.macs is None else f"{layer.macs / total * 100:.1f} %",
+        ]
+        for layer in columns
+    ]
+    listed = html.table(["layer", "operator", "output", "MACs", "share"], rows, text=(0, 1))
+    return (
+        out
+        + html.picture(drawn, f"Architecture of {search.name}", caption)
+        + html.folded("Layers as a table", f"{len(columns)} rows", listed)
+    )
+
+
+# ---------------------------------------------------------------------- trained networks
+
+
+def tradeoff(runs: Sequence[Recorded], networks: Sequence[Trained]) -> str:
+    """Quality against measured cost of every trained network."""
+    if not networks:
+        return ""
+    main = networks[0].metric
+    title = f"{known(main).label.partition(' (')[0].capitalize()} against measured latency"
+    out = html.heading(title)
+    points = [
+        {"name": t.name, "cost": cost, "value": t.value, "cost_metric": "latency_ms", "metric": main, "found": t.found}
+        for t in networks
+        if t.metric == main and (cost := number(t.measured.get("latency_ms"))) is not None
+    ]
+    left = [t.name for t in networks if t.name not in {p["name"] for p in points}]
+    if points:
+        budgets = {b["limit"]: b for run in runs for b in run.get("budgets") or [] if b["metric"] == "latency_ms"}
+        caption = (
+            "Diamond: found by a search; circle: baseline. Each network was trained once, so that small differences "
+            "in quality may be chance, and measured in its own run: latencies within 3 % count as equal."
+        )
+        out += html.picture(figures.tradeoff(points, list(budgets.values())), title, caption)
+    if left:
+        out += html.missing(f"Without a measured latency (or with another metric), so not in the figure: {_and(left)}.")
+    rows = [
+        [
+            t.name,
+            words.amount(t.value, t.metric),
+            *(
+                "–" if (v := number(value)) is None else show(v, known(name))
+                for name, value in (
+                    ("latency_ms", t.measured.get("latency_ms")),
+                    ("macs", t.macs),
+                    ("params", t.params),
+                )
+            ),
+            t.epochs or "–",
+        ]
+        for t in networks
+    ]
+    head = ["network", known(main).label.partition(" (")[0], "measured latency", "MACs", "parameters", "epochs"]
+    return out + html.table(head, rows, chosen=[i for i, t in enumerate(networks) if t.found])
+
+
+def curves(runs: Sequence[Recorded]) -> str:
+    """Training, epoch by epoch."""
+    trains = [run for run in runs if run.verb == "train"]
+    names = [str(run.get("name") or run.job.get("name") or run.name) for run in trains]
+    labels = [name if names.count(name) == 1 else f"{name} ({run.name})" for name, run in zip(names, trains)]
+    journals = {label: run.journals.get("train", ()) for label, run in zip(labels, trains)}
+    drawn = {label: lines for label, lines in journals.items() if figures.epochs(lines)}
+    if not trains:
+        return ""
+    out = html.heading("Training")
+    if drawn:
+        caption = "Each network from scratch with the recipe given under settings; quality where it was evaluated."
+        out += html.picture(figures.training_curves(drawn), "Training curves", caption)
+    if len(drawn) < len(journals):
+        out += html.missing(f"No training journal: {_and([label for label in journals if label not in drawn])}.")
+    unfinished = [run.name for run in trains if run.result is None]
+    return out + (html.missing(f"Training has not finished: {_and(unfinished)}.") if unfinished else "")
+
+
+# ---------------------------------------------------------------------- exports
+
+
+def exports(runs: Sequence[Recorded]) -> str:
+    """Files for use without sartor."""
+    files = [(run.name, name, file) for run in runs for name, file in (run.get("files") or {}).items()]
+    files = [row for row in files if not any(is_parent(run, runs) and run.name == row[0] for run in runs)]
+    if not files:
+        return ""
+    rows = []
+    for _, name, file in files:
+        size, error = (number(file.get(k)) if isinstance(file, dict) else None for k in ("bytes", "max_abs_error"))
+        path = str(file.get("path", "–")) if isinstance(file, dict) else str(file)
+        rows.append(
+            [name, path, "–" if size is None else f"{size / 1e3:,.0f} kB", "–" if error is None else f"{error:.1e}"]
+        )
+    note = "Largest difference between the outputs of the file and of the trained network on the same input."
+    head = ["format", "file", "size", "largest difference"]
+    return html.heading("Exported files") + html.table(head, rows, text=(0, 1)) + html.paragraph(note, "note")
+
+
+def _and(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
