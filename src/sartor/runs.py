@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -51,8 +53,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, data: Json) -> None:
-    """Atomic, sorted, indented JSON."""
-    write_atomic(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
+    """Atomic, sorted, indented JSON; a number that is none (NaN, infinity) becomes null, which other programs read."""
+    write_atomic(path, (json.dumps(strict(data), indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def strict(data: Json) -> Json:
+    """The data with null for floats that JSON does not have."""
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    if isinstance(data, Mapping):
+        return {key: strict(value) for key, value in data.items()}
+    return [strict(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def read_json(path: Path) -> Json:
@@ -61,7 +72,9 @@ def read_json(path: Path) -> Json:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; check the path.") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); give a file that can be read.") from None
+    except ValueError as error:
         raise UserError(f"{path} is damaged or not JSON ({error}); restore it or start in a new directory.") from None
 
 
@@ -71,26 +84,41 @@ def read_lines(path: Path) -> list[dict[str, Json]]:
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
     try:
-        return [json.loads(line) for line in lines]
+        found = [json.loads(line) for line in lines]
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it or start in a new directory.") from None
+    if not all(isinstance(line, dict) for line in found):
+        raise UserError(f"{path} is damaged (a line is no object); restore it or start in a new directory.")
+    return found
+
+
+_CHEAP = ("run.json", "lock", "fit.json", "predictor-*.safetensors", "*/journal.jsonl")
+
+
+def _ours(file: Path) -> bool:
+    """Whether a file is what a kill leaves of a run that had not begun."""
+    return file.name == "lock" or (file.name.startswith(".run.json.") and file.suffix == ".part")
 
 
 class Run:
     """A directory that holds one job. Use as a context manager; `stage` gives each loop its own place.
 
     path: the directory; job: JSON that says what the job is (compared on resume); seed: root of all randomness.
-    Raises UserError for a directory of another job, one in use, or a damaged one.
+    Raises UserError for a directory of another job, one in use, or a damaged one. A job that ends with a UserError in
+    its first sitting leaves nothing behind unless it holds what was paid for, so that a corrected one can have the
+    directory.
     """
+
+    checkpoint_seconds: float = 20.0
 
     def __init__(self, path: Path | str, job: Mapping[str, Json], seed: int = 0) -> None:
         self.path = Path(path)
         self.job, self.seed = dict(job), seed
-        self.checkpoint_seconds = 20.0
         self._names: tuple[str, ...] = ()
         self._root = self
         self._memo: dict[str, Json] | None = None
         self._lock: filelock.BaseFileLock | None = None
+        self._fresh = False
 
     # ------------------------------------------------------------------ opening
 
@@ -98,24 +126,28 @@ class Run:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; give a directory for the run.")
         known = self.path / "run.json"
-        if self.path.is_dir() and not known.exists() and any(p.name != "lock" for p in self.path.iterdir()):
-            raise UserError(f"{self.path} holds files but no run; give an empty or a new directory.")
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
+            if self.path.is_dir() and not known.exists() and not all(map(_ours, self.path.iterdir())):
+                raise UserError(f"{self.path} holds files but no run; give an empty or a new directory.")
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.path / "lock", timeout=0)
             lock.acquire()
-        except filelock.Timeout:
-            owner = (self.path / "owner.json").read_text() if (self.path / "owner.json").exists() else "another process"
+        except OSError as error:  # filelock.Timeout is one
+            if not isinstance(error, filelock.Timeout):
+                raise UserError(
+                    f"cannot write the run {self.path} ({error.strerror}); give a directory that can be written."
+                ) from None
             raise UserError(
-                f"run {self.path} is in use by {owner.strip()}; wait for it or use another --run."
+                f"run {self.path} is in use by {self._owner()}; wait for it or use another --run."
             ) from None
         self._lock = lock
         try:
-            identity = {"schema": SCHEMA, "job": self.job, "seed": self.seed}
+            identity = strict({"schema": SCHEMA, "job": self.job, "seed": self.seed})
             if known.exists():
                 self._compare(read_json(known), json.loads(json.dumps(identity)))
             else:
                 write_json(known, identity)
+                self._fresh = True
             write_json(self.path / "owner.json", {"pid": os.getpid(), "host": socket.gethostname()})
         except BaseException:
             lock.release()
@@ -125,15 +157,32 @@ class Run:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._lock is not None:
             (self.path / "owner.json").unlink(missing_ok=True)
+            if self._fresh and isinstance(error, UserError):
+                self._forget()
             self._lock.release()
             self._lock = None
+
+    def _owner(self) -> str:
+        try:
+            owner = json.loads((self.path / "owner.json").read_text())
+            return f"process {owner['pid']} on {owner['host']}"
+        except (OSError, ValueError, LookupError, TypeError):  # it comes or goes right now
+            return "another process"
+
+    def _forget(self) -> None:
+        """Remove the run if the same command writes all that it holds again in seconds."""
+        files = [p for p in self.path.rglob("*") if not p.is_dir()]
+        if all(any(p.match(pattern) for pattern in _CHEAP) for p in files):
+            shutil.rmtree(self.path)
 
     def _compare(self, found: Json, wanted: Json) -> None:
         if not isinstance(found, dict) or found.get("schema") != SCHEMA:
             raise UserError(f"{self.path}/run.json is not one this version reads (schema {SCHEMA}); use another --run.")
         if found == wanted:
             return
-        before, now = {**found["job"], "seed": found["seed"]}, {**wanted["job"], "seed": wanted["seed"]}
+        if not isinstance(found.get("job"), dict):
+            raise UserError(f"{self.path}/run.json is damaged: it holds no job; start in a new directory.")
+        before, now = {**found["job"], "seed": found.get("seed")}, {**wanted["job"], "seed": wanted["seed"]}
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
                 raise UserError(
@@ -195,8 +244,11 @@ class Run:
 
         import torch
 
-        buffer = io.BytesIO()
-        size = journal.stat().st_size if journal.exists() else 0
+        buffer, size = io.BytesIO(), 0
+        if journal.exists():
+            with journal.open("rb") as lines:
+                os.fsync(lines.fileno())  # a checkpoint never counts lines that a power cut may take
+                size = os.fstat(lines.fileno()).st_size
         torch.save(
             {
                 "schema": SCHEMA,
@@ -219,11 +271,14 @@ class Run:
         except Exception as error:
             detail = str(error).partition("\n")[0][:200]
             raise UserError(f"{checkpoint} is damaged or of another job ({detail}); start in a new --run.") from None
+        if (journal.stat().st_size if journal.exists() else 0) < size:
+            raise UserError(
+                f"{journal} is damaged: it lacks lines that {checkpoint.name} counts; start in a new --run."
+            )
         if size:
-            with journal.open("rb+") as lines:
-                lines.truncate(size)
-        elif journal.exists():
-            journal.unlink()
+            os.truncate(journal, size)
+        else:
+            journal.unlink(missing_ok=True)
         if 0 < step < total:
             logger.info("resuming %s at step %d of %d", self.path, step, total)
         return step
@@ -251,7 +306,10 @@ class Run:
             if whole and not whole.endswith(b"\n"):
                 with file.open("rb+") as lines:
                     lines.truncate(whole.rfind(b"\n") + 1)
-            root._memo = {line["key"]: line["value"] for line in read_lines(file)}
+            try:
+                root._memo = {line["key"]: line["value"] for line in read_lines(file)}
+            except KeyError:
+                raise UserError(f"{file} is damaged (a line lacks its key); start in a new directory.") from None
         name = "/".join((*self._names, key))
         if name not in root._memo:
             value = compute()

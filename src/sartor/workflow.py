@@ -72,7 +72,8 @@ def design(space: SearchSpace, samples: int, seed: int = 0) -> list[Architecture
     uniform, wide = (np.random.default_rng([seed, k]) for k in (0, 1))
     found: dict[Architecture, None] = {}
     if space.size <= 2 * samples:
-        return list(space.enumerate())[:samples]
+        everything = list(space.enumerate())
+        return [everything[i] for i in np.random.default_rng([seed, 2]).permutation(len(everything))[:samples]]
     while len(found) < samples:
         for rng, draw in ((uniform, space.sample), (wide, space.sample_wide)):
             found.update(dict.fromkeys(draw(rng, 1)))
@@ -368,19 +369,37 @@ def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
     return space, arch, network
 
 
-def match_uniform(
-    space: SearchSpace, target: Target, latency_ms: float, store: Store, sitting: str
-) -> tuple[SearchSpace, Architecture, float]:
-    """A MobileNetV2-like network of `space`'s make, its width scaled to the same measured latency as nearly as it goes.
+def compare(
+    members: Sequence[tuple[SearchSpace, Architecture]],
+    target: Target,
+    names: Sequence[str],
+    store: Store,
+    sitting: str,
+) -> list[dict[str, float | None]]:
+    """Measurements of networks of any spaces, taken in one sitting so that they can be compared."""
+    from sartor.spaces.networks import Networks
 
-    Returns the scaled space, the architecture of the width whose latency is nearest, and that latency.
+    together = Networks(members)
+    return remeasure(together, target, list(together.enumerate()), names, store, sitting)
+
+
+def match_uniform(
+    space: SearchSpace, arch: Architecture, target: Target, store: Store, sitting: str
+) -> tuple[SearchSpace, Architecture]:
+    """The MobileNetV2-like network of `space`'s make whose width comes nearest to the architecture's latency.
+
+    All widths that differ are measured in one sitting with the architecture.
     """
     from sartor.spaces.uniform import Uniform
 
     options = {k: v for k, v in space.spec().items() if k not in ("space", "width", "resolution")}
     widths = [round(0.1 * 1.06**i, 3) for i in range(60)]
     scaled = Uniform(**options, widths=widths, resolutions=[space.spec()["resolution"]])
-    different = list({scaled.key(arch): arch for arch in scaled.enumerate()}.values())
-    found = measure(scaled, target, different, ["latency_ms"], store, sitting=sitting)
-    best = min((one for one in found if one.error is None), key=lambda one: abs(one.value - latency_ms))
-    return scaled, best.arch, best.value
+    different = list({scaled.key(a): a for a in scaled.enumerate()}.values())
+    members = [(space, arch), *((scaled, a) for a in different)]
+    found = [row["latency_ms"] for row in compare(members, target, ["latency_ms"], store, sitting)]
+    wanted = found[0]
+    usable = [(abs(ms - wanted), a) for a, ms in zip(different, found[1:]) if wanted is not None and ms is not None]
+    if not usable:
+        raise UserError("neither the network nor its scaled relatives could be measured; see sartor measure.")
+    return scaled, min(usable)[1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from sartor.core.errors import UserError
+from sartor.core.errors import UserError, unknown
 
 app = typer.Typer(
     name="sartor",
@@ -34,11 +34,11 @@ def main() -> None:
     logging.getLogger("sartor").setLevel(logging.INFO)
     _keep_freed_memory()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="sartor", standalone_mode=False)
     except UserError as error:
         code = _say(str(error), error.exit_code)
     except _UsageError as error:
-        code = _say(" ".join(error.format_message().split()), 2)
+        code = _usage(error)
     except (KeyboardInterrupt, typer.Abort):
         code = _say("interrupted; the same command resumes.", 130)
     except BrokenPipeError:
@@ -49,6 +49,20 @@ def main() -> None:
 def _say(message: str, code: int) -> int:
     sys.stderr.write(f"sartor: {message}\n")
     return code
+
+
+def _usage(error: Any) -> int:
+    """One line about a command line that cannot be read; the help itself where nothing was asked for."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        sys.stderr.write(f"{message}\n")
+        return 2
+    commands = getattr(getattr(context, "command", None), "commands", None)
+    if commands and message.startswith("No such command"):
+        kind = "verb" if context.parent is None else "method"
+        return _say(str(unknown(kind, message.split("'")[1], commands)), 2)
+    message = " ".join(message.split()).rstrip(".")
+    return _say(f"{message}; see {context.command_path if context else 'sartor'} --help.", 2)
 
 
 def _keep_freed_memory() -> None:

@@ -14,7 +14,7 @@ import typer
 
 from sartor import __version__
 from sartor.core import Json, UserError
-from sartor.runs import Run, read_json, write_json
+from sartor.runs import Run, read_json, strict, write_json
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 RunDir = Annotated[
@@ -88,7 +88,7 @@ def run_job(
 def emit(result: Json, as_json: bool) -> None:
     """One JSON object on stdout, or the same for people."""
     if as_json:
-        json.dump(result, sys.stdout)
+        json.dump(strict(result), sys.stdout, allow_nan=False)
         sys.stdout.write("\n")
         return
     from rich.console import Console

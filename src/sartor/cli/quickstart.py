@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sartor.cli.common import JsonFlag, Seed, emit
-from sartor.core import Json, UserError
+from sartor.core import Json
 from sartor.runs import Run, read_json, write_json
 
 SPACE = "mobilenet:tiny"
@@ -66,20 +66,23 @@ def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
         "search", run / "search", seed, "lightnas", "--space", SPACE, "--data", "digits", "--budget", limit,
         "--target", target, "--predictor", fit["file"], "--store", store, *_sets(SEARCH),
     )  # fmt: skip
-    latency = found["measured"]["latency_ms"]
-    if latency is None:
-        raise UserError("the found network could not be measured; run sartor measure to see why.")
-
     _step("scale a uniform MobileNetV2-like network to the same measured latency")
+    found_target = targets.get(target)
     with workflow.opened(store) as kept:
-        scaled, arch, uniform_ms = workflow.match_uniform(space, targets.get(target), latency, kept, sitting="uniform")
+        scaled, arch = workflow.match_uniform(space, tuple(found["architecture"]), found_target, kept, "uniform")
     write_json(run / "uniform.json", scaled.to_json(arch))
 
     _step("train both with one recipe")
-    common = ("--data", "digits", "--target", target, "--store", store, *_sets(RECIPE))
+    common = ("--data", "digits", *_sets(RECIPE))
     ours = _verb("train", run / "train", seed, run / "search", "--name", "found", *common)
     width = scaled.slots[0].candidates[arch[0]]
     theirs = _verb("train", run / "baseline", seed, run / "uniform.json", "--name", f"uniform x{width}", *common)
+
+    _step("measure both in one sitting")
+    side = _verb(
+        "measure", run / "compare", seed, run / "train", run / "baseline",
+        "--target", target, "--store", store, "--sitting", "compare",
+    )["members"]  # fmt: skip
 
     _step("export, each file compared with its source")
     exported = _verb("export", run / "export", seed, run / "train")
@@ -97,7 +100,8 @@ def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
         "gap_percent": found["gap_percent"],
         "measured_gap_percent": found["measured_gap_percent"],
         "accuracy": ours["value"],
-        "uniform_latency_ms": uniform_ms,
+        "latency_ms": side[0]["latency_ms"],
+        "uniform_latency_ms": side[1]["latency_ms"],
         "uniform_accuracy": theirs["value"],
         "files": exported["files"],
         "page": str(page),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Seed, Set, StoreRef, run_job, settings_from
+from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Seed, Set, run_job, settings_from
 from sartor.core import Json
 
 Source = Annotated[Path, typer.Argument(help="Directory of a search, or an architecture file.")]
@@ -19,12 +19,10 @@ def add(app: typer.Typer) -> None:
         source: Source,
         data: Data = "digits",
         name: Annotated[str, typer.Option(help="What the report calls the network.")] = "found",
-        target: Annotated[str | None, typer.Option("--target", help="Measure the network there as well.")] = None,
         paper: Annotated[bool, typer.Option("--paper", help="The recipe of the LightNAS thesis.")] = False,
         set_: Set = None,
         config: Config = None,
         device: Device = "cpu",
-        store: StoreRef = None,
         run: RunDir = None,
         seed: Seed = 0,
         json: JsonFlag = False,
@@ -37,29 +35,22 @@ def add(app: typer.Typer) -> None:
 
         recipe = (Recipe.paper() if paper else Recipe()).override(settings_from(config, set_))
 
-        from sartor import targets, tasks, workflow
+        from sartor import tasks, workflow
         from sartor.runs import Run
 
         space, arch = workflow.load_architecture(source)
         task = tasks.get(data, device)
         workflow.fits_task(space, task)
-        found_target = None if target is None else targets.get(target)
 
         def work(opened: Run) -> dict[str, Json]:
-            result = {"name": name, **workflow.train_network(space, arch, task, recipe, opened), "measured": None}
-            if found_target is not None:
-                with workflow.opened(store) as kept:
-                    sitting = f"check {opened.path.resolve()}"
-                    fresh = workflow.remeasure(space, found_target, [arch], ["latency_ms"], kept, sitting)
-                result["measured"], result["target"] = fresh[0], found_target.id
-            return {**result, "settings": recipe.model_dump()}
+            result = workflow.train_network(space, arch, task, recipe, opened)
+            return {"name": name, **result, "settings": recipe.model_dump()}
 
         job = {
             "verb": "train",
             "name": name,
             "architecture": space.to_json(arch),
             "data": task.describe(),
-            "target": None if found_target is None else found_target.id,
             "recipe": recipe.model_dump(),
         }
         run_job(job, seed, run, json, work)

@@ -21,9 +21,9 @@ class Unreachable(UserError):
     exit_code = 3
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
+def unknown(kind: str, given: object, allowed: Iterable[str]) -> UserError:
     """An error for a name that is not in a closed set, with the nearest allowed name first."""
-    names = sorted(allowed)
-    close = difflib.get_close_matches(given, names, n=1)
+    names = sorted(map(str, allowed))
+    close = difflib.get_close_matches(str(given), names, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "choose one of them."
     return UserError(f"unknown {kind} {given!r}; there is {', '.join(names)}; {hint}")

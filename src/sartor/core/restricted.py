@@ -26,7 +26,12 @@ class Restricted(SearchSpace):
         for i in keep:
             if not 0 <= i < len(base.slots):
                 raise UserError(f"cannot restrict slot {i}; space {base.name!r} has slots 0 to {len(base.slots) - 1}.")
-        chosen = tuple(tuple(map(int, keep.get(i, range(len(slot))))) for i, slot in enumerate(base.slots))
+        try:
+            chosen = tuple(tuple(map(int, keep.get(i, range(len(slot))))) for i, slot in enumerate(base.slots))
+        except (TypeError, ValueError):
+            raise UserError(
+                f"cannot keep {dict(keep)!r} of space {base.name!r}; give a list of candidate indices a slot."
+            ) from None
         for slot, kept in zip(base.slots, chosen):
             if not kept or len(set(kept)) < len(kept) or not all(0 <= k < len(slot) for k in kept):
                 raise UserError(

@@ -13,7 +13,7 @@ from sartor.core.errors import UserError, unknown
 class Settings(BaseModel):
     """Base of all methods: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def of(cls, values: Mapping[str, Any], *, paper: bool = False) -> Self:

@@ -82,6 +82,7 @@ def architecture(space: SearchSpace, arch: Sequence[int]) -> Figure:
     per_row = max(math.ceil(len(columns) / rows), 12)
     heights = ([2.1, 0.8] if total else [2.1]) * rows
     figure = canvas(sum(heights) + 0.25)
+    figure.get_layout_engine().set(hspace=0.12 if rows > 1 else 0.0)  # type: ignore[union-attr,call-arg]
     grid = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     widest = max((layer.expansion or 1 for layer in columns), default=1)
     largest = max((layer.kernel or 1 for layer in columns), default=1)
@@ -97,7 +98,7 @@ def architecture(space: SearchSpace, arch: Sequence[int]) -> Figure:
 
 def _blocks(ax: Axes, shown: Sequence[Layer], widest: int, largest: int, per_row: int) -> None:
     ax.set_axis_off()
-    ax.set(xlim=(-1.6, per_row - 0.4), ylim=(-1.12, 1.25))
+    ax.set(xlim=(-1.6, per_row - 0.4), ylim=(-1.12, 1.1))
     ax.plot([-0.6, len(shown) - 0.4], [0, 0], color=MUTED, linewidth=1.0, zorder=1)
     searched = any(layer.chosen and layer.kernel for layer in shown)
     for x, layer in enumerate(shown):
@@ -163,7 +164,7 @@ def _shares(ax: Axes, shown: Sequence[Layer], total: float, peak: float, per_row
     for x, value in enumerate(share):
         if value >= 0.5:
             ax.text(x, value + 0.03 * peak, f"{value:.0f}", fontsize=7.5, color=INK, ha="center", va="bottom")
-    ax.set(xlim=(-1.6, per_row - 0.4), ylim=(0, 1.25 * peak), xticks=[], yticks=[])
+    ax.set(xlim=(-1.6, per_row - 0.4), ylim=(-0.03 * peak, 1.25 * peak), xticks=[], yticks=[])
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.plot([-0.6, len(shown) - 0.4], [0, 0], color=MUTED, linewidth=0.7)
     ax.text(-0.75, 0.4 * peak, "share of\nMACs (%)", color=MUTED, fontsize=8, ha="right", va="center")

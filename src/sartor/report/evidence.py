@@ -7,8 +7,9 @@ from typing import Any
 
 from sartor.core import show
 from sartor.report import figures, html
-from sartor.report.collect import Recorded
+from sartor.report.collect import Recorded, is_parent
 from sartor.report.style import known, number
+from sartor.report.words import noun
 
 
 def predictor(run: Recorded) -> str:
@@ -17,7 +18,7 @@ def predictor(run: Recorded) -> str:
     if fit is None:
         return ""
     name, unit = str(fit.get("metric", "")), str(fit.get("unit", ""))
-    word = known(name).label.partition(" (")[0]
+    word = noun(name)
     out = html.heading(f"How well {word or 'cost'} is predicted")
     default, floor, rows = str(fit.get("default", "")), number(fit.get("noise_floor")), fit.get("rows") or []
     noise = "it was not measured" if floor is None else f"{floor:.3g} {unit}"
@@ -26,7 +27,7 @@ def predictor(run: Recorded) -> str:
         count = len(figures.shown_predictors(fit))
         caption = (
             f"{len(points['measured'])} held-out networks. Blue band: within 5 % of the measured value. "
-            f"Noise floor, the RMSE between two measuring passes: {noise}."
+            f"Green band: noise floor, the RMSE between two measuring passes ({noise})."
         )
         kind = {1: "half", 2: "two"}.get(count, "")
         out += html.picture(figures.predicted_measured(fit), f"Predicted against measured {word}", caption, kind)
@@ -97,10 +98,15 @@ def settings(runs: Sequence[Recorded]) -> str:
         state = "not finished" if run.result is None else "finished"
         if seconds is not None:
             state = f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-        aside = f"{run.verb}, {state}" + (f", sartor {version}" if version else "")
+        parent = run.result is None and is_parent(run, runs)
+        aside = f"{run.verb}, {'holds the runs below' if parent else state}" + (
+            f", sartor {version}" if version else ""
+        )
         inside = html.heading("Settings", 3) + html.settings({**head, **run.job})
-        inside += html.heading("Result", 3)
-        inside += html.missing("There is no result yet.") if run.result is None else html.settings(_brief(run.result))
+        if run.result is not None:
+            inside += html.heading("Result", 3) + html.settings(_brief(run.result))
+        elif not parent:
+            inside += html.missing("There is no result yet.")
         out.append(html.folded(run.name, aside, inside))
     return "".join(out)
 

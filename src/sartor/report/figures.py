@@ -22,6 +22,7 @@ from sartor.report.style import (
     SKY,
     SURFACE,
     VERMILLION,
+    WIDTH,
     canvas,
     known,
     label_points,
@@ -36,6 +37,7 @@ Line = Mapping[str, Any]
 __all__ = ["architecture", "predicted_measured", "tradeoff", "training_curves", "trajectory"]
 
 TOLERANCE = 0.005
+STEPS = [1, 2, 2.5, 5, 10]  # of axis ticks
 _NOT_QUALITY = {"event", "epoch", "loss", "lr", "seconds", "step"}
 
 
@@ -93,12 +95,13 @@ def trajectory(
             ax.plot(x, valid, color=VERMILLION, linestyle=DASHES[1], label="validation, architecture", linewidth=1.3)
             ax.set_ylabel("loss")
             legend_above(ax)
-        ax.yaxis.set_major_locator(MaxNLocator(5 if kind == "cost" else 3))
+        ax.yaxis.set_major_locator(MaxNLocator(5 if kind == "cost" else 3, steps=STEPS))
     axes[-1].set_xlabel("epoch")
-    axes[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
     if warm:
-        axes[0].text(0.7, 0.97, "warm-up", color=MUTED, fontsize=8, va="top", transform=axes[0].get_xaxis_transform())
-    axes[0].set_xlim(0.5, float(x[-1]) + 0.5 + max(1.0, 0.03 * len(x)))
+        where = next((ax for ax, (kind, _) in zip(axes, panels) if kind == "multiplier"), axes[0])
+        where.text(0.8, 0.95, "warm-up", color=MUTED, fontsize=8, va="top", transform=where.get_xaxis_transform())
+    axes[0].set_xlim(0.5, float(x[-1]) + 0.5 + max(1.4, 0.042 * len(x)))
     figure.align_ylabels(axes)
     return figure
 
@@ -120,13 +123,15 @@ def _cost(
     ax.axhline(limit / factor, color=GREEN, linewidth=1.2, label=f"budget {show(limit, of)}")
     ax.plot(x, expected / factor, color=SKY, linestyle=DASHES[1], label="expected", linewidth=1.5)
     ax.plot(x, costs / factor, color=BLUE, label="most likely network")
-    end = float(x[-1]) + max(0.6, 0.02 * len(x))
+    step = max(0.6, 0.018 * len(x))
+    end = float(x[-1])
     for values, word, marker, fill in ((predicted, "predicted", "D", VERMILLION), (measured, "measured", "o", SURFACE)):
-        value = number(values.get(name))
+        value, end = number(values.get(name)), end + step
         if value is not None:
             style: dict[str, Any] = {"marker": marker, "markerfacecolor": fill, "markeredgecolor": VERMILLION}
             text = f"landed, {word} {show(value, of)}" if word == "predicted" else f"{word} {show(value, of)}"
             ax.plot([end], [value / factor], linestyle="", markersize=6, zorder=5, label=text, clip_on=False, **style)
+    ax.margins(y=0.12)
     ax.set_ylabel(label)
     legend_above(ax)
 
@@ -146,7 +151,7 @@ def predicted_measured(fit: Line) -> Figure:
     truth = measured / factor
     floor = number(fit.get("noise_floor"))
     width = {1: 0.52, 2: 0.8}.get(len(columns), 1.0)
-    figure = canvas(5.4, width * 9.4)
+    figure = canvas(5.4, width * WIDTH)
     grid = figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1.15))
     low, high = float(np.nanmin(truth)), float(np.nanmax(truth))
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
@@ -165,6 +170,9 @@ def predicted_measured(fit: Line) -> Figure:
             )
         top.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.8)
         quiet(bottom).axhspan(-5, 5, color=SKY, alpha=0.22, linewidth=0)
+        if floor is not None:
+            relative = floor / factor / ends * 100
+            bottom.fill_between(ends, -relative, relative, color=GREEN, alpha=0.45, linewidth=0)
         bottom.axhline(0, color=INK, linewidth=0.8)
         dots: dict[str, Any] = {"s": 13, "color": BLUE, "alpha": 0.75, "linewidths": 0}
         top.scatter(truth, values, **dots)
@@ -204,19 +212,27 @@ def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = ()) -> Figure:
     figure = canvas(3.6)
     ax = quiet(figure.subplots(), grid="both")
     xs, ys = [*(x for x, _ in at), *(limit / factor for limit in limits)], [y for _, y in at]
-    wide, tall = (max(v) - min(v) or 0.1 * abs(v[0]) or 1.0 for v in (xs, ys))
-    ax.set(xlim=(min(xs) - 0.25 * wide, max(xs) + 0.25 * wide), ylim=(min(ys) - 0.3 * tall, max(ys) + 0.3 * tall))
+    ax.set(xlim=_room(xs, 0.08 * max(map(abs, xs))), ylim=_room(ys, 0.02 * max(map(abs, ys))))
     for limit in limits:
         ax.axvline(limit / factor, color=GREEN, linewidth=1.2)
-        text = f" budget {show(limit, known(cost_metric))}"
-        ax.text(limit / factor, 0.015, text, color=GREEN, fontsize=8, transform=ax.get_xaxis_transform())
+        text = f"budget {show(limit, known(cost_metric))}"
+        place: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
+        ax.annotate(text, (limit / factor, 0.02), (4, 0), color=GREEN, fontsize=8, **place)
     colours = [VERMILLION if p.get("found") else BLUE for p in points]
     for (x, y), point, colour in zip(at, points, colours):
         ax.plot([x], [y], marker="D" if point.get("found") else "o", color=colour, markersize=7, linestyle="", zorder=4)
     ax.set_xlabel(f"measured {label}")
     ax.set_ylabel(known(metric).label)
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
     label_points(ax, at, [str(p["name"]) for p in points], colours)
     return figure
+
+
+def _room(values: Sequence[float], least: float) -> tuple[float, float]:
+    """Limits around values with room for names; at least `least` apart, so that equal values look equal."""
+    low, high = min(values), max(values)
+    margin = max(0.25 * (high - low), (least - (high - low)) / 2, 1e-9)
+    return low - margin, high + margin
 
 
 @styled
@@ -239,7 +255,7 @@ def training_curves(journals: Mapping[str, Sequence[Line]]) -> Figure:
             ax.plot(x[kept], y[kept], marker="o" if kept.sum() == 1 else "", label=name, **style)
         ax.set_xlabel("epoch")
         ax.set_title(label)
-        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=3)
     return figure

@@ -10,7 +10,6 @@ from pathlib import Path
 from sartor.core import UserError
 from sartor.report import evidence, html, sections, words
 from sartor.report.collect import Recorded, collect, is_parent, order
-from sartor.report.style import known
 from sartor.report.words import Trained
 from sartor.runs import write_atomic
 
@@ -79,14 +78,12 @@ def _headline(
         return f"{len(searches)} searches, {held} of them within budget", lede
     if networks:
         best = max(networks, key=lambda t: words.advantage(t, networks[0]))
-        quality = known(best.metric).label.partition(" (")[0]
+        quality = words.noun(best.metric)
         many = f", the best of {len(networks)} networks" if len(networks) > 1 else ""
         return f"{best.name} reaches {words.amount(best.value, best.metric)} {quality}{many}", []
     for run in runs:
         if run.fit is not None:
-            said = (
-                f"A {run.fit.get('default')} predictor of {known(str(run.fit.get('metric'))).label.partition(' (')[0]}"
-            )
+            said = f"A {run.fit.get('default')} predictor of {words.noun(str(run.fit.get('metric')))}"
             return f"{said}, fitted to {run.fit.get('samples', 'an unknown number of')} measured networks", []
     return f"What is on record of {len(runs)} run{'s' if len(runs) > 1 else ''}", []
 

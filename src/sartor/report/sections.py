@@ -19,7 +19,7 @@ def search_tiles(search: Recorded, networks: Sequence[Trained]) -> str:
     tiles = []
     for budget in search.get("budgets") or []:
         name = budget["metric"]
-        of, word = known(name), known(name).label.partition(" (")[0]
+        of, word = known(name), words.noun(name)
         sense = "within 0.5 % on both sides" if budget.get("sense") == "at" else "upper limit"
         tiles.append(html.Tile(f"{word} budget", show(float(budget["limit"]), of), sense))
         for which in ("predicted", "measured"):
@@ -29,15 +29,15 @@ def search_tiles(search: Recorded, networks: Sequence[Trained]) -> str:
             else:
                 allowed = 0.5 if budget.get("sense") == "at" else 0.0
                 news = "good" if gap <= allowed + 1e-7 else "bad"
-                tiles.append(html.Tile(f"{which} {word}", show(value, of), f"{words.gap_words(gap)} the budget", news))
+                tiles.append(html.Tile(f"{which} {word}", show(value, of), f"{words.gap_words(gap)} budget", news))
     ours, theirs = words.rivals(search, networks)
     if ours is not None:
         sub, news = "no baseline", ""
         if theirs is not None:
-            sub = f"{theirs.name}: {words.amount(theirs.value, theirs.metric)}"
+            sub = f"baseline: {words.amount(theirs.value, theirs.metric)}"
             better = words.advantage(ours, theirs)
             news = "good" if better > 0 else "bad" if better < 0 else ""
-        label = known(ours.metric).label.partition(" (")[0]
+        label = words.noun(ours.metric)
         tiles.append(html.Tile(label, words.amount(ours.value, ours.metric), sub, news))
         if ours.macs is not None:
             size = "" if ours.params is None else show(ours.params, known("params"))
@@ -82,11 +82,11 @@ def _landing(search: Recorded) -> str:
     for budget in search.get("budgets") or []:
         name, limit = budget["metric"], float(budget["limit"])
         for label, costs in (("most likely network", before), ("landed on", search.result or {})):
-            row = [label if len(search.get("budgets")) == 1 else f"{label}, {known(name).label.partition(' (')[0]}"]
+            row = [label if len(search.get("budgets")) == 1 else f"{label}, {words.noun(name)}"]
             for which in ("predicted", "measured"):
                 value = number((costs.get(which) or {}).get(name))
                 row.append("–" if value is None else show(value, known(name)))
-                row.append("–" if value is None else f"{(value / limit - 1) * 100:+.2f} %")
+                row.append("–" if value is None else words.signed((value / limit - 1) * 100))
             rows.append(row)
     status = str(search.get("landing") or "not recorded")
     said = {
@@ -148,7 +148,7 @@ def tradeoff(runs: Sequence[Recorded], networks: Sequence[Trained]) -> str:
     if not networks:
         return ""
     main = networks[0].metric
-    title = f"{known(main).label.partition(' (')[0].capitalize()} against measured latency"
+    title = f"{words.noun(main).capitalize()} against measured latency"
     out = html.heading(title)
     points = [
         {"name": t.name, "cost": cost, "value": t.value, "cost_metric": "latency_ms", "metric": main, "found": t.found}
@@ -181,13 +181,13 @@ def tradeoff(runs: Sequence[Recorded], networks: Sequence[Trained]) -> str:
         ]
         for t in networks
     ]
-    head = ["network", known(main).label.partition(" (")[0], "measured latency", "MACs", "parameters", "epochs"]
+    head = ["network", words.noun(main), "measured latency", "MACs", "parameters", "epochs"]
     return out + html.table(head, rows, chosen=[i for i, t in enumerate(networks) if t.found])
 
 
 def curves(runs: Sequence[Recorded]) -> str:
     """Training, epoch by epoch."""
-    trains = [run for run in runs if run.verb == "train"]
+    trains = sorted((run for run in runs if run.verb == "train"), key=lambda run: not words.is_found(run, runs))
     names = [str(run.get("name") or run.job.get("name") or run.name) for run in trains]
     labels = [name if names.count(name) == 1 else f"{name} ({run.name})" for name, run in zip(names, trains)]
     journals = {label: run.journals.get("train", ()) for label, run in zip(labels, trains)}
@@ -217,12 +217,14 @@ def exports(runs: Sequence[Recorded]) -> str:
     for _, name, file in files:
         size, error = (number(file.get(k)) if isinstance(file, dict) else None for k in ("bytes", "max_abs_error"))
         path = str(file.get("path", "–")) if isinstance(file, dict) else str(file)
-        rows.append(
-            [name, path, "–" if size is None else f"{size / 1e3:,.0f} kB", "–" if error is None else f"{error:.1e}"]
-        )
+        rows.append([name, path, "–" if size is None else _size(size), "–" if error is None else f"{error:.1g}"])
     note = "Largest difference between the outputs of the file and of the trained network on the same input."
     head = ["format", "file", "size", "largest difference"]
     return html.heading("Exported files") + html.table(head, rows, text=(0, 1)) + html.paragraph(note, "note")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _and(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from sartor.core import METRICS, Metric
 
 P = ParamSpec("P")
 
-WIDTH = 9.4  # inches: a full column of the page
+WIDTH = 8.7  # inches: a full column of the page
 INK, MUTED, GRID, SURFACE = "#1f2328", "#5b6570", "#dfe3e8", "#fefefe"
 # Okabe and Ito's palette, which the common colour blindnesses keep apart.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"

@@ -33,15 +33,16 @@ class Trained:
 
 
 def trained(runs: Sequence[Recorded]) -> list[Trained]:
-    """Every trained network of the runs; one that a search chose is known by its architecture and space."""
-    searches = [run for run in runs if run.verb == "search" and run.get("architecture")]
+    """Every trained network of the runs, those a search chose first: known by their architecture and space."""
     out = []
     for run in runs:
         value = number(run.get("value"))
         if run.verb != "train" or value is None:
             continue
-        same = [s for s in searches if all(s.get(k) == run.get(k) for k in ("architecture", "space"))]
-        measured: Mapping[str, Any] = run.get("measured") or next((s.get("measured") for s in same if s.get("measured")), {})
+        same = _chosen_by(run, runs)
+        measured: Mapping[str, Any] = run.get("measured") or next(
+            (s.get("measured") for s in same if s.get("measured")), {}
+        )
         epochs = number(run.get("epochs"))
         out.append(
             Trained(
@@ -55,7 +56,17 @@ def trained(runs: Sequence[Recorded]) -> list[Trained]:
                 tuple(s.name for s in same),
             )
         )
-    return out
+    return sorted(out, key=lambda network: not network.found)
+
+
+def is_found(run: Recorded, runs: Sequence[Recorded]) -> bool:
+    """Whether a training is of a network that a search among `runs` chose."""
+    return bool(_chosen_by(run, runs))
+
+
+def _chosen_by(run: Recorded, runs: Sequence[Recorded]) -> list[Recorded]:
+    searches = [other for other in runs if other.verb == "search" and other.get("architecture")]
+    return [s for s in searches if all(s.get(k) == run.get(k) for k in ("architecture", "space"))]
 
 
 def gap_words(gap: float) -> str:
@@ -64,6 +75,16 @@ def gap_words(gap: float) -> str:
         return "exactly at"
     digits = 2 if abs(gap) < 1 else 1
     return f"{abs(gap):.{digits}f} % {'over' if gap > 0 else 'under'}"
+
+
+def signed(percent: float, digits: int = 2) -> str:
+    """`+1.55 %`, `−0.30 %`."""
+    return f"{percent:+.{digits}f} %".replace("-", "−")
+
+
+def noun(name: str) -> str:
+    """What a metric is of, without its unit: `latency`."""
+    return known(name).label.partition(" (")[0]
 
 
 def amount(value: float, name: str) -> str:
@@ -118,7 +139,7 @@ def verdict(search: Recorded, networks: Sequence[Trained]) -> str:
     if ours is None or theirs is None:
         return text
     better = advantage(ours, theirs)
-    joint = ", and" if (better >= 0) == good else ", but"
+    joint = " and" if (better >= 0) == good else ", but"
     return f"{text}{joint} {_versus(ours, better)} the baseline"
 
 
@@ -127,25 +148,25 @@ def facts(search: Recorded, networks: Sequence[Trained]) -> str:
     said = []
     for budget in search.get("budgets") or []:
         name = budget["metric"]
-        words = known(name).label.partition(" (")[0].capitalize()
-        parts = [f"budget {show(float(budget['limit']), known(name))}"]
-        for which in ("predicted", "measured"):
+        parts = []
+        for which, verb in (("predicted", "is predicted to need"), ("measured", "measured at")):
             gap, value = gaps(search, which).get(name), number((search.get(which) or {}).get(name))
             if gap is None or value is None:
-                parts.append(f"not {which}")
+                parts.append(f"{'is ' if which == 'predicted' else ''}not {which}")
             else:
-                parts.append(f"{which} {show(value, known(name))} ({gap_words(gap)})")
-        said.append(f"{words}: {', '.join(parts)}.")
+                parts.append(f"{verb} {show(value, known(name))} ({gap_words(gap)})")
+        limit = f"The {noun(name)} budget is {show(float(budget['limit']), known(name))}"
+        said.append(f"{limit}; the network {' and '.join(parts)}.")
     ours, theirs = rivals(search, networks)
     if ours is None:
         return " ".join([*said, "The network found was not trained in these runs."])
-    epochs = f" after {ours.epochs} epochs" if ours.epochs else ""
-    quality = known(ours.metric).label.partition(" (")[0]
+    epochs = f" for {ours.epochs} epochs" if ours.epochs else ""
+    quality = noun(ours.metric)
     said.append(f"Trained{epochs}, it reaches {amount(ours.value, ours.metric)} {quality}")
     if theirs is None:
         return " ".join(said) + "; there is no baseline to compare it with."
     speed = slower_percent(ours, theirs)
-    pace = "" if speed is None else f" and is {_pace(speed)}"
+    pace = "" if speed is None else f" {_pace(speed)}"
     return f"{' '.join(said)}; the baseline {theirs.name} reaches {amount(theirs.value, theirs.metric)}{pace}."
 
 
@@ -181,5 +202,5 @@ def _versus(ours: Trained, better: float) -> str:
 
 def _pace(slower: float) -> str:
     if abs(slower) <= EQUAL:
-        return f"equally fast as measured ({slower:+.1f} %)"
-    return f"{abs(slower):.0f} % {'slower' if slower > 0 else 'faster'} as measured"
+        return f"at equal measured latency ({signed(slower, 1)})"
+    return f"at {abs(slower):.0f} % {'higher' if slower > 0 else 'lower'} measured latency"

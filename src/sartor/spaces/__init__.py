@@ -8,6 +8,7 @@ from typing import Any
 from sartor.core import Json, Registry, SearchSpace, UserError, parse_reference
 from sartor.core.restricted import Restricted
 from sartor.runs import read_json
+from sartor.spaces.networks import Networks
 
 SPACES: Registry[SearchSpace] = Registry(
     "space", {"mobilenet": "sartor.spaces.mobilenet:MobileNet", "uniform": "sartor.spaces.uniform:Uniform"}
@@ -33,6 +34,11 @@ def from_spec(spec: Json) -> SearchSpace:
     """Rebuild a space from what `SearchSpace.spec` returned."""
     if not isinstance(spec, dict) or not isinstance(spec.get("space"), str):
         raise UserError("not a space specification: it needs a key 'space'; write it with sartor.")
-    if "base" in spec:
-        return Restricted(from_spec(spec["base"]), {int(i): k for i, k in spec["keep"].items()})
+    try:
+        if "base" in spec:
+            return Restricted(from_spec(spec["base"]), {int(i): k for i, k in spec["keep"].items()})
+        if spec["space"] == "networks":
+            return Networks([(from_spec(one["space"]), one["architecture"]) for one in spec["members"]])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"space specification {spec['space']!r} is damaged ({error!r}); write it with sartor.") from None
     return SPACES.make(spec["space"], **{k: v for k, v in spec.items() if k != "space"})

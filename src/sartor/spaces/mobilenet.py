@@ -7,18 +7,16 @@ ALGORITHMS 4.7; SurgeNAS, thesis Table 3.1.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sartor.core.errors import UserError, unknown
-from sartor.core.space import Json, Part, SearchSpace, Slot
+from sartor.core.space import Json, Part, Slot
+from sartor.spaces.chain import ChainSpace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from sartor.core.task import Supernet
 
 OPERATORS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "skip")
 SE_LAYERS = 9  # the last nine layers, as thesis Table 4.5
@@ -83,7 +81,7 @@ PRESETS: dict[str, Layout] = {
 }
 
 
-class MobileNet(SearchSpace):
+class MobileNet(ChainSpace):
     """One operator of seven per layer.
 
     preset: layout (`lightnas`, `surgenas`, `cifar` for 32x32 images, `tiny` for the quickstart);
@@ -108,10 +106,12 @@ class MobileNet(SearchSpace):
     ) -> None:
         from sartor.layers.mbconv import make_divisible
 
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise unknown("preset of space 'mobilenet':", preset, PRESETS)
+        if not isinstance(se, bool):
+            raise UserError(f"mobilenet option se={se!r} is neither true nor false; give one of them.")
         layout = PRESETS[preset]
-        self.preset, self.width, self.se, self.dropout = preset, float(width), se, float(dropout)
+        self.preset, self.se = preset, se
         self.resolution = layout.resolution if resolution is None else resolution
         self.channels = layout.channels if channels is None else channels
         self.classes = layout.classes if classes is None else classes
@@ -121,11 +121,14 @@ class MobileNet(SearchSpace):
             ("resolution", self.resolution, 8, 1024),
             ("channels", self.channels, 1, 1024),
             ("classes", self.classes, 2, 10**6),
-            ("width", self.width, 0.05, 20.0),
-            ("dropout", self.dropout, 0.0, 0.95),
+            ("width", width, 0.05, 20.0),
+            ("dropout", dropout, 0.0, 0.95),
         ):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise UserError(f"mobilenet option {name}={value!r} is out of range; give {low} to {high}.")
+            number = int if isinstance(low, int) else (int, float)
+            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
+                kind = "a whole number from " if number is int else ""
+                raise UserError(f"mobilenet option {name}={value!r} is out of range; give {kind}{low} to {high}.")
+        self.width, self.dropout = float(width), float(dropout)
 
         def scaled(channels: int) -> int:
             return channels if self.width == 1.0 else make_divisible(channels * self.width)
@@ -205,25 +208,6 @@ class MobileNet(SearchSpace):
         block = (inputs, outputs, int(name[1]), int(name[3]), stride, se)
         key = f"mb-{name}-{inputs}-{outputs}-s{stride}{'-se' if se else ''}@{pixels}"
         return Part(key, slot, lambda: _mbconv(*block), shape)
-
-    def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
-        from torch import nn
-
-        names = ["stem", "first", *(s.name for s in self.slots), "head"]
-        return nn.Sequential(OrderedDict(zip(names, modules, strict=True)))
-
-    def network(self, arch: Sequence[int]) -> nn.Module:
-        return self.assemble([part.make() for part in self.parts(arch)])
-
-    def deploy(self, network: nn.Module) -> nn.Module:
-        from sartor.reparam.fold import fold_batch_norms
-
-        return fold_batch_norms(network)
-
-    def supernet(self) -> Supernet:
-        from sartor.supernet import ChainSupernet
-
-        return ChainSupernet(self)
 
 
 def _halve(pixels: int, stride: int) -> int:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sartor.core.errors import unknown
-from sartor.core.space import Json, Part, SearchSpace, Slot
+from sartor.core.errors import UserError, unknown
+from sartor.core.space import Json, Part, Slot
+from sartor.spaces.chain import ChainSpace
 from sartor.spaces.mobilenet import OPERATORS, MobileNet
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 
-class Uniform(SearchSpace):
+class Uniform(ChainSpace):
     """Slots: the width multiplier and the resolution of a MobileNet whose layers all hold one operator.
 
     preset: layout of `MobileNet`; operator: what every layer holds; widths, resolutions: the candidates
@@ -35,7 +36,10 @@ class Uniform(SearchSpace):
     ) -> None:
         if operator not in OPERATORS:
             raise unknown("operator", operator, OPERATORS)
-        self.operator, self.widths = operator, tuple(map(float, widths))
+        for name, values in (("widths", widths), ("resolutions", resolutions)):
+            if values is not None and (not isinstance(values, list | tuple) or not values):
+                raise UserError(f"uniform option {name}={values!r} is no list of numbers; give it in a JSON file.")
+        self.operator, self.widths = operator, tuple(widths)
         options: dict[str, Any] = {
             "channels": channels,
             "classes": classes,
@@ -47,6 +51,7 @@ class Uniform(SearchSpace):
         self._scaled = [
             [MobileNet(preset, width=w, resolution=r, **options) for r in self.resolutions] for w in self.widths
         ]
+        self.widths = tuple(map(float, self.widths))
         self.slots = (
             Slot("width", tuple(f"{w:g}" for w in self.widths)),
             Slot("resolution", tuple(map(str, self.resolutions))),
@@ -70,16 +75,6 @@ class Uniform(SearchSpace):
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         return self.base((0, 0) if arch is None else arch)[0].inputs(batch)
 
-    def network(self, arch: Sequence[int]) -> nn.Module:
-        space, same = self.base(arch)
-        return space.network(same)
-
     def parts(self, arch: Sequence[int]) -> list[Part]:
         space, same = self.base(arch)
         return [Part(part.key, None, part.make, part.inputs) for part in space.parts(same)]
-
-    def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
-        return self._scaled[0][0].assemble(modules)
-
-    def deploy(self, network: nn.Module) -> nn.Module:
-        return self._scaled[0][0].deploy(network)
