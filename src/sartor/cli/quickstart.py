@@ -16,7 +16,7 @@ from sartor.runs import Run, read_json, write_json
 
 SPACE = "mobilenet:tiny"
 SAMPLES = 240
-SEARCH = {"epochs": 30, "warmup_epochs": 6, "batch_size": 64}
+SEARCH = {"epochs": 40, "warmup_epochs": 12, "batch_size": 32, "lr": 0.05}
 RECIPE = {"epochs": 30, "batch_size": 64, "evaluate_every": 3}
 SHARE = 0.35  # where between the smallest and the largest network the budget is set
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sartor.core import Json, UserError
-from sartor.report.style import number
+from sartor.report.values import number
 from sartor.runs import read_json, read_lines
 
 _VERBS = ("quickstart", "measure", "fit", "search", "train", "export")
@@ -93,6 +93,8 @@ def _mapping(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{file} is damaged: it must hold an object; restore it or run the job again.")
     for key, shape in _SHAPES.items():
+        if data.get("verb") == "measure" and key == "measured":  # there it is a count
+            continue
         if data.get(key) is not None and not isinstance(data[key], shape):
             raise UserError(f"{file} is damaged: {key} must be a {shape.__name__}; restore it or run the job again.")
     for budget in data.get("budgets") or []:
@@ -119,7 +121,9 @@ def _usable_fit(fit: dict[str, Any], file: Path) -> dict[str, Any]:
             rows.append({"n": values.get("test"), **values, **shares, "region": region})
     points = fit.get("points") or {}
     predicted, measured = points.get("predicted") or {}, points.get("measured") or []
-    if not isinstance(predicted, dict) or any(len(v) != len(measured) for v in predicted.values()):
+    if not isinstance(predicted, dict) or any(
+        not isinstance(v, list) or len(v) != len(measured) for v in predicted.values()
+    ):
         raise UserError(f"{file} is damaged: its points do not match each other; restore it or fit again.")
     whole = [
         i for i, m in enumerate(measured) if number(m) and all(number(v[i]) is not None for v in predicted.values())

@@ -100,7 +100,6 @@ def _blocks(ax: Axes, shown: Sequence[Layer], widest: int, largest: int, per_row
     ax.set_axis_off()
     ax.set(xlim=(-1.6, per_row - 0.4), ylim=(-1.12, 1.1))
     ax.plot([-0.6, len(shown) - 0.4], [0, 0], color=MUTED, linewidth=1.0, zorder=1)
-    searched = any(layer.chosen and layer.kernel for layer in shown)
     for x, layer in enumerate(shown):
         if layer.skipped:
             ax.text(x, -0.66, "skip", color=MUTED, fontsize=7.5, ha="center", va="center")
@@ -131,7 +130,7 @@ def _blocks(ax: Axes, shown: Sequence[Layer], widest: int, largest: int, per_row
         else:
             ax.text(x, -0.66, str(layer.kernel), fontsize=8.5, ha="center", va="center")
             ax.text(x, -0.84, str(layer.expansion), fontsize=8.5, ha="center", va="center")
-    if searched:
+    if any(layer.kernel for layer in shown):
         ax.text(-0.75, -0.66, "kernel", color=MUTED, fontsize=8, ha="right", va="center")
         ax.text(-0.75, -0.84, "expansion", color=MUTED, fontsize=8, ha="right", va="center")
     _stages(ax, shown)

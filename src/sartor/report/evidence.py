@@ -8,7 +8,7 @@ from typing import Any
 from sartor.core import show
 from sartor.report import figures, html
 from sartor.report.collect import Recorded, is_parent
-from sartor.report.style import known, number
+from sartor.report.values import known, number
 from sartor.report.words import noun
 
 
@@ -26,7 +26,7 @@ def predictor(run: Recorded) -> str:
     if points["measured"] and points["predicted"]:
         count = len(figures.shown_predictors(fit))
         caption = (
-            f"{len(points['measured'])} held-out networks. Blue band: within 5 % of the measured value. "
+            f"{len(points['measured'])} held-out networks. Wide band: within 5 % of the measured value. "
             f"Green band: noise floor, the RMSE between two measuring passes ({noise})."
         )
         kind = {1: "half", 2: "two"}.get(count, "")

@@ -24,34 +24,18 @@ from sartor.report.style import (
     VERMILLION,
     WIDTH,
     canvas,
-    known,
     label_points,
     legend_above,
-    number,
     quiet,
-    scaled,
     styled,
 )
+from sartor.report.values import Line, epochs, known, number, scaled, series
 
-Line = Mapping[str, Any]
 __all__ = ["architecture", "predicted_measured", "tradeoff", "training_curves", "trajectory"]
 
 TOLERANCE = 0.005
 STEPS = [1, 2, 2.5, 5, 10]  # of axis ticks
 _NOT_QUALITY = {"event", "epoch", "loss", "lr", "seconds", "step"}
-
-
-def epochs(journal: Sequence[Line]) -> list[Line]:
-    """The lines that report an epoch."""
-    return [line for line in journal if line.get("event") == "epoch" and number(line.get("epoch")) is not None]
-
-
-def series(lines: Sequence[Line], key: str) -> F:
-    """Values of one field, NaN where a line lacks it."""
-    return np.array([np.nan if (v := number(line.get(key))) is None else v for line in lines])
-
-
-# ---------------------------------------------------------------------- the search
 
 
 @styled
@@ -122,7 +106,7 @@ def _cost(
     ax.axhspan(limit * (1 - TOLERANCE) / factor, limit * top / factor, color=GREEN, alpha=0.35, linewidth=0)
     ax.axhline(limit / factor, color=GREEN, linewidth=1.2, label=f"budget {show(limit, of)}")
     ax.plot(x, expected / factor, color=SKY, linestyle=DASHES[1], label="expected", linewidth=1.5)
-    ax.plot(x, costs / factor, color=BLUE, label="most likely network")
+    ax.plot(x, costs / factor, color=BLUE, label="most likely")
     step = max(0.6, 0.018 * len(x))
     end = float(x[-1])
     for values, word, marker, fill in ((predicted, "predicted", "D", VERMILLION), (measured, "measured", "o", SURFACE)):
@@ -134,9 +118,6 @@ def _cost(
     ax.margins(y=0.12)
     ax.set_ylabel(label)
     legend_above(ax)
-
-
-# ---------------------------------------------------------------------- the predictor
 
 
 @styled
@@ -151,7 +132,8 @@ def predicted_measured(fit: Line) -> Figure:
     truth = measured / factor
     floor = number(fit.get("noise_floor"))
     width = {1: 0.52, 2: 0.8}.get(len(columns), 1.0)
-    figure = canvas(5.4, width * WIDTH)
+    side = (width * WIDTH - 0.75) / len(columns) - 0.15
+    figure = canvas(side * (1 + 1.15 / 3) + 0.97, width * WIDTH)
     grid = figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 1.15))
     low, high = float(np.nanmin(truth)), float(np.nanmax(truth))
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
@@ -195,15 +177,12 @@ def shown_predictors(fit: Line) -> list[str]:
     return list(dict.fromkeys([*first, *names]))[:3]
 
 
-# ---------------------------------------------------------------------- trained networks
-
-
 @styled
 def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = ()) -> Figure:
     """Quality against measured cost of trained networks.
 
-    points: `name`, `cost`, `value`, `cost_metric`, `metric`, and `found` for what a search returned; budgets: limits
-    on the same cost, drawn as lines.
+    points: `name`, `cost`, `value`, `cost_metric`, `metric`, `found` for what a search returned, and `range` of
+    repeated measurements where there are some; budgets: limits on the same cost, drawn as lines.
     """
     cost_metric, metric = str(points[0]["cost_metric"]), str(points[0]["metric"])
     limits = [float(b["limit"]) for b in budgets if b.get("metric") == cost_metric]
@@ -211,7 +190,8 @@ def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = ()) -> Figure:
     at = [(float(p["cost"]) / factor, float(p["value"])) for p in points]
     figure = canvas(3.6)
     ax = quiet(figure.subplots(), grid="both")
-    xs, ys = [*(x for x, _ in at), *(limit / factor for limit in limits)], [y for _, y in at]
+    ends = [float(v) for p in points for v in p.get("range", [p["cost"]])]
+    xs, ys = [v / factor for v in (*ends, *limits)], [y for _, y in at]
     ax.set(xlim=_room(xs, 0.08 * max(map(abs, xs))), ylim=_room(ys, 0.02 * max(map(abs, ys))))
     for limit in limits:
         ax.axvline(limit / factor, color=GREEN, linewidth=1.2)
@@ -219,12 +199,17 @@ def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = ()) -> Figure:
         place: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
         ax.annotate(text, (limit / factor, 0.02), (4, 0), color=GREEN, fontsize=8, **place)
     colours = [VERMILLION if p.get("found") else BLUE for p in points]
+    bars: list[tuple[float, float]] = []
     for (x, y), point, colour in zip(at, points, colours):
+        low, high = (float(v) / factor for v in point.get("range", (point["cost"], point["cost"])))
+        if low < high:
+            ax.plot([low, high], [y, y], color=colour, linewidth=1.4, zorder=3)
+            bars += [(float(v), y) for v in np.linspace(low, high, 25)]
         ax.plot([x], [y], marker="D" if point.get("found") else "o", color=colour, markersize=7, linestyle="", zorder=4)
     ax.set_xlabel(f"measured {label}")
     ax.set_ylabel(known(metric).label)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
-    label_points(ax, at, [str(p["name"]) for p in points], colours)
+    label_points(ax, at, [str(p["name"]) for p in points], colours, bars)
     return figure
 
 

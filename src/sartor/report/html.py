@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -24,7 +25,7 @@ class Tile:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    return f"<p{_class(kind)}>{escape(text)}</p>"
+    return f"<p{_class(kind)}>{_prose(text)}</p>"
 
 
 def missing(text: str) -> str:
@@ -33,7 +34,7 @@ def missing(text: str) -> str:
 
 
 def heading(text: str, level: int = 2) -> str:
-    return f"<h{level}>{escape(text)}</h{level}>"
+    return f"<h{level}>{_prose(text)}</h{level}>"
 
 
 def tiles(found: Sequence[Tile]) -> str:
@@ -102,6 +103,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _prose(text: str) -> str:
+    """Escaped, with numbers kept on one line with their units."""
+    return re.sub(r"(?<=\d) (?=%|(?:ms|mJ|[kMG]?MACs)\b)", "\u00a0", escape(text))
 
 
 def _class(kind: str) -> str:

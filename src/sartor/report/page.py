@@ -83,8 +83,8 @@ def _headline(
         return f"{best.name} reaches {words.amount(best.value, best.metric)} {quality}{many}", []
     for run in runs:
         if run.fit is not None:
-            said = f"A {run.fit.get('default')} predictor of {words.noun(str(run.fit.get('metric')))}"
-            return f"{said}, fitted to {run.fit.get('samples', 'an unknown number of')} measured networks", []
+            of, count = words.noun(str(run.fit.get("metric"))), run.fit.get("samples", "an unknown number of")
+            return f"Predictor {run.fit.get('default')} of {of}, fitted to {count} measured networks", []
     return f"What is on record of {len(runs)} run{'s' if len(runs) > 1 else ''}", []
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sartor.core import Json, UserError, show
 from sartor.report import figures, html, words
-from sartor.report.collect import Recorded, is_parent
+from sartor.report.collect import Recorded
 from sartor.report.drawing import layers
-from sartor.report.style import known, number
+from sartor.report.values import Line, epochs, known, number
 from sartor.report.words import Trained
 
 # ---------------------------------------------------------------------- a search
@@ -22,14 +22,20 @@ def search_tiles(search: Recorded, networks: Sequence[Trained]) -> str:
         of, word = known(name), words.noun(name)
         sense = "within 0.5 % on both sides" if budget.get("sense") == "at" else "upper limit"
         tiles.append(html.Tile(f"{word} budget", show(float(budget["limit"]), of), sense))
-        for which in ("predicted", "measured"):
-            value, gap = number((search.get(which) or {}).get(name)), words.gaps(search, which).get(name)
+        for which in ("predicted",) if name in words.COUNTED else ("predicted", "measured"):
+            value, gap = words.cost(search, which, name), words.gaps(search, which).get(name)
+            label = f"{'counted' if name in words.COUNTED else which} {word}"
             if value is None or gap is None:
-                tiles.append(html.Tile(f"{which} {word}", "–", f"not {which}"))
+                tiles.append(html.Tile(label, "–", f"not {which}"))
             else:
-                allowed = 0.5 if budget.get("sense") == "at" else 0.0
-                news = "good" if gap <= allowed + 1e-7 else "bad"
-                tiles.append(html.Tile(f"{which} {word}", show(value, of), f"{words.gap_words(gap)} budget", news))
+                news = "good" if gap <= words.allowed(budget) else "bad"
+                again = words.repeats(search, networks, name)[1:] if label.startswith("measured") else []
+                sub = ", again ".join([f"{words.gap_words(gap)} budget", *(show(v, of) for v in again)])
+                tiles.append(html.Tile(label, show(value, of), sub, news))
+    for name, found in (search.get("measured") or {}).items():
+        value = number(found)
+        if value is not None and name not in {b["metric"] for b in search.get("budgets") or []}:
+            tiles.append(html.Tile(f"measured {words.noun(name)}", show(value, known(name)), "no budget on it"))
     ours, theirs = words.rivals(search, networks)
     if ours is not None:
         sub, news = "no baseline", ""
@@ -47,7 +53,7 @@ def search_tiles(search: Recorded, networks: Sequence[Trained]) -> str:
 
 def trajectory(search: Recorded) -> str:
     """The search, epoch by epoch."""
-    lines = figures.epochs(search.journals.get("search", ()))
+    lines = epochs(search.journals.get("search", ()))
     out = [html.heading("How the search got there")]
     if not lines:
         return out[0] + html.missing(f"{search.name} has no journal of its search, so its course cannot be drawn.")
@@ -65,7 +71,7 @@ def trajectory(search: Recorded) -> str:
     return "".join(out) + _landing(search)
 
 
-def _budgets_of(line: figures.Line) -> list[dict[str, Json]]:
+def _budgets_of(line: Line) -> list[dict[str, Json]]:
     """Budgets of an unfinished search, from cost and gap in its journal."""
     out: list[dict[str, Json]] = []
     for key, gap in line.items():
@@ -151,16 +157,18 @@ def tradeoff(runs: Sequence[Recorded], networks: Sequence[Trained]) -> str:
     title = f"{words.noun(main).capitalize()} against measured latency"
     out = html.heading(title)
     points = [
-        {"name": t.name, "cost": cost, "value": t.value, "cost_metric": "latency_ms", "metric": main, "found": t.found}
+        {"name": t.name, "cost": sum(ms) / len(ms), "range": [min(ms), max(ms)], "value": t.value, "found": t.found}
+        | {"cost_metric": "latency_ms", "metric": main}
         for t in networks
-        if t.metric == main and (cost := number(t.measured.get("latency_ms"))) is not None
+        if t.metric == main and (ms := t.measured.get("latency_ms"))
     ]
     left = [t.name for t in networks if t.name not in {p["name"] for p in points}]
     if points:
         budgets = {b["limit"]: b for run in runs for b in run.get("budgets") or [] if b["metric"] == "latency_ms"}
         caption = (
             "Diamond: found by a search; circle: baseline. Each network was trained once, so that small differences "
-            "in quality may be chance, and measured in its own run: latencies within 3 % count as equal."
+            "in quality may be chance, and measured in a sitting of its own; a bar joins repeated measurements of one "
+            "network. Latencies within 3 % count as equal."
         )
         out += html.picture(figures.tradeoff(points, list(budgets.values())), title, caption)
     if left:
@@ -169,10 +177,10 @@ def tradeoff(runs: Sequence[Recorded], networks: Sequence[Trained]) -> str:
         [
             t.name,
             words.amount(t.value, t.metric),
+            ", ".join(show(v, known("latency_ms")) for v in t.measured.get("latency_ms", ())) or "–",
             *(
                 "–" if (v := number(value)) is None else show(v, known(name))
                 for name, value in (
-                    ("latency_ms", t.measured.get("latency_ms")),
                     ("macs", t.macs),
                     ("params", t.params),
                 )
@@ -191,7 +199,7 @@ def curves(runs: Sequence[Recorded]) -> str:
     names = [str(run.get("name") or run.job.get("name") or run.name) for run in trains]
     labels = [name if names.count(name) == 1 else f"{name} ({run.name})" for name, run in zip(names, trains)]
     journals = {label: run.journals.get("train", ()) for label, run in zip(labels, trains)}
-    drawn = {label: lines for label, lines in journals.items() if figures.epochs(lines)}
+    drawn = {label: lines for label, lines in journals.items() if epochs(lines)}
     if not trains:
         return ""
     out = html.heading("Training")
@@ -209,14 +217,14 @@ def curves(runs: Sequence[Recorded]) -> str:
 
 def exports(runs: Sequence[Recorded]) -> str:
     """Files for use without sartor."""
-    files = [(run.name, name, file) for run in runs for name, file in (run.get("files") or {}).items()]
-    files = [row for row in files if not any(is_parent(run, runs) and run.name == row[0] for run in runs)]
+    files = [(run, name, file) for run in runs for name, file in (run.get("files") or {}).items()]
     if not files:
         return ""
     rows = []
-    for _, name, file in files:
+    for run, name, file in files:
         size, error = (number(file.get(k)) if isinstance(file, dict) else None for k in ("bytes", "max_abs_error"))
         path = str(file.get("path", "–")) if isinstance(file, dict) else str(file)
+        path = path.removeprefix(f"{run.path}/")
         rows.append([name, path, "–" if size is None else _size(size), "–" if error is None else f"{error:.1g}"])
     note = "Largest difference between the outputs of the file and of the trained network on the same input."
     head = ["format", "file", "size", "largest difference"]

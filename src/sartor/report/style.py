@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any, ParamSpec
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from sartor.core import METRICS, Metric
 
 P = ParamSpec("P")
 
@@ -62,8 +59,8 @@ _RC: Any = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "legend.frameon": False,
-    "legend.handlelength": 1.8,
-    "legend.columnspacing": 1.6,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.3,
     "lines.linewidth": 1.6,
     "svg.fonttype": "none",
 }
@@ -102,33 +99,18 @@ def legend_above(ax: Axes, columns: int = 5) -> None:
         ax.legend(loc="lower left", bbox_to_anchor=(-0.005, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0.2)
 
 
-def number(value: Any) -> float | None:
-    """A finite float, or None for anything else."""
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if ok else None
-
-
-def known(name: str) -> Metric:
-    """The metric of that name; one without a unit where sartor knows none."""
-    return METRICS.get(name, Metric(name, ""))
-
-
-def scaled(name: str, values: Iterable[float]) -> tuple[float, str]:
-    """A divisor and an axis label with unit: large counts are shown in thousands, millions or billions."""
-    of, largest = known(name), max(map(abs, values), default=0.0)
-    if of.name in ("macs", "params", "mem_access_bytes"):
-        for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if largest >= factor:
-                return factor, of.label.replace("(", f"({prefix}")
-    return 1.0, of.label
-
-
-def label_points(ax: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], colours: Sequence[str]) -> None:
-    """Name every point beside it, each where it covers no earlier name, no point and no edge."""
+def label_points(
+    ax: Axes,
+    points: Sequence[tuple[float, float]],
+    names: Sequence[str],
+    colours: Sequence[str],
+    avoid: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Name every point beside it, each where it covers no earlier name, no point, nothing to avoid and no edge."""
     figure = ax.figure
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
-    taken = [tuple(ax.transData.transform(p)) for p in points]
+    taken = [tuple(ax.transData.transform(p)) for p in (*points, *avoid)]
     boxes: list[Any] = []
     around = [
         (reach * x, reach * y, side)

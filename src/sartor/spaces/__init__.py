@@ -26,6 +26,8 @@ def get(reference: str, **options: Any) -> SearchSpace:
     name, preset, given = parse_reference(reference)
     options = {**given, **options}
     if preset is not None:
+        if "preset" in given:
+            raise UserError(f"space {reference!r} names two presets; write {name}:{preset}.")
         options["preset"] = preset
     return SPACES.make(name, **options)
 
@@ -40,5 +42,7 @@ def from_spec(spec: Json) -> SearchSpace:
         if spec["space"] == "networks":
             return Networks([(from_spec(one["space"]), one["architecture"]) for one in spec["members"]])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"space specification {spec['space']!r} is damaged ({error!r}); write it with sartor.") from None
+        raise UserError(
+            f"space specification {spec['space']!r} is damaged ({error!r}); write it with sartor."
+        ) from None
     return SPACES.make(spec["space"], **{k: v for k, v in spec.items() if k != "space"})

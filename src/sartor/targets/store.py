@@ -65,6 +65,8 @@ class Store:
             path = Path(url.database) if url.drivername.startswith("sqlite") and url.database else None
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_dir():
+                    raise IsADirectoryError(f"{path} is a directory")
             self._engine = sql.create_engine(url, connect_args={} if path is None else {"timeout": BUSY_S})
             # Switching to WAL and creating tables do not wait for each other, so one process at a time does them.
             with contextlib.nullcontext() if path is None else filelock.FileLock(f"{path}.lock"):
@@ -77,6 +79,8 @@ class Store:
             ) from None
 
     def _prepare(self) -> None:
+        if sql.inspect(self._engine).has_table(_about.name):  # what another version wrote stays untouched
+            self._check_schema()
         if self._engine.dialect.name == "sqlite":
             with self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
@@ -84,9 +88,12 @@ class Store:
             for table in _metadata.sorted_tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
         _insert(self._engine, _about, {"id": 1, "schema": SCHEMA})
+        self._check_schema()
+
+    def _check_schema(self) -> None:
         with self._engine.connect() as connection:
-            found = connection.execute(sql.select(_about.c.schema)).scalar_one()
-        if found != SCHEMA:
+            found = connection.execute(sql.select(_about.c.schema)).scalar_one_or_none()
+        if found not in (SCHEMA, None):  # None: another process is at it right now
             self.close()
             raise UserError(
                 f"the measurements in {self.where} have schema {found}, this version reads {SCHEMA}; "
