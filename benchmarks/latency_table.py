@@ -12,9 +12,9 @@ import json
 
 import numpy as np
 import pandas as pd
-from common import CACHE, RESULTS, Results, parser
 
 import sartor
+from common import CACHE, RESULTS, Results, parser
 from sartor import workflow
 from sartor.core import metric
 from sartor.predictors import PREDICTORS

@@ -383,7 +383,7 @@ def test_missing_pieces_are_said(tmp_path: Path) -> None:
 
 
 def test_runs_without_search_fit_or_training(tmp_path: Path) -> None:
-    write_run(tmp_path / "m", "measure", {"space": SPACE}, {"networks": 100, "measured": 99, "failed": 1})
+    write_run(tmp_path / "m", "measure", {"space": SPACE}, {"networks": 100, "succeeded": 99, "failed": 1})
     text = shown(tmp_path / "m").text
     for words in ("no trajectory", "None of these runs fitted", "No trained network", "name no target", "networks 100"):
         assert words in text, words

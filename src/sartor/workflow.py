@@ -220,19 +220,36 @@ def budgets_of(limits: Sequence[str], scores: Mapping[str, Score], space: Search
     return budgets
 
 
-def fits_task(space: SearchSpace, task: Task) -> None:
-    """Raise UserError when images or classes of the data are not those of the space."""
+def fits_task(space: SearchSpace, task: Task, arch: Sequence[int] | None = None) -> None:
+    """Raise UserError when images or classes of the data are not those the networks of the space take and give.
+
+    arch: the network to look at, where inputs differ within the space; default: the first.
+    """
+    import torch
+
     shape, classes = getattr(task, "shape", None), getattr(task, "classes", None)
+    arch = space.canonical((0,) * len(space.slots) if arch is None else arch)
+    (first, *others) = space.inputs(1, arch)
+    if shape is None or others or first.ndim != 4:  # not about images
+        return
+    with torch.device("meta"), torch.no_grad():
+        outputs = space.network(arch).to("meta").eval()(first.to("meta"))
     options = {
-        "channels": (getattr(space, "channels", None), shape and shape[0]),
-        "resolution": (getattr(space, "resolution", None), shape and shape[1]),
-        "classes": (getattr(space, "classes", None), classes),
+        "channels": (first.shape[1], shape[0]),
+        "resolution": (_edge(*first.shape[2:]), _edge(*shape[1:])),
+        "classes": (outputs.shape[-1], classes),
     }
-    wrong = {k: (has, wants) for k, (has, wants) in options.items() if None not in (has, wants) and has != wants}
+    wrong = {k: (has, wants) for k, (has, wants) in options.items() if wants is not None and has != wants}
     if wrong:
         said = ", ".join(f"{k} {has} (data: {wants})" for k, (has, wants) in wrong.items())
         query = "&".join(f"{k}={wants}" for k, (_, wants) in wrong.items())
-        raise UserError(f"space {space.name!r} and the data differ in {said}; add ?{query} to the space.")
+        known = wrong.keys() <= space.spec().keys()
+        advice = f"add ?{query} to the space" if known else f"use a space with {query.replace('&', ', ')}"
+        raise UserError(f"space {space.name!r} and the data differ in {said}; {advice}.")
+
+
+def _edge(height: int, width: int) -> int | str:
+    return height if height == width else f"{height}x{width}"
 
 
 def search(
@@ -341,7 +358,7 @@ def train_network(space: SearchSpace, arch: Architecture, task: Task, recipe: Re
     from sartor.spaces.complexity import Complexity
     from sartor.training.loop import train
 
-    fits_task(space, task)
+    fits_task(space, task, arch)
     torch.manual_seed(run.torch_seed("weights"))
     network = space.network(arch)
     found = train(network, task, recipe, run.stage("train"))

@@ -40,7 +40,7 @@ def add(app: typer.Typer) -> None:
 
         space, arch = workflow.load_architecture(source)
         task = tasks.get(data, device)
-        workflow.fits_task(space, task)
+        workflow.fits_task(space, task, arch)
 
         def work(opened: Run) -> dict[str, Json]:
             result = workflow.train_network(space, arch, task, recipe, opened)

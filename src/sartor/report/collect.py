@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sartor.core import Json, UserError
+from sartor.core import METRICS, Json, UserError
 from sartor.report.values import number
 from sartor.runs import read_json, read_lines
 
@@ -56,7 +56,20 @@ def collect(paths: Sequence[Path]) -> list[Recorded]:
     for path in map(Path, paths):
         for directory in _runs_at(path):
             found.setdefault(directory.resolve(), _read(directory, path))
-    return list(found.values())
+    return [_with_measured(run, found.values()) for run in found.values()]
+
+
+def _with_measured(run: Recorded, runs: Iterable[Recorded]) -> Recorded:
+    """A training with what a measurement of several networks side by side says about its network."""
+    if run.verb != "train" or run.result is None:
+        return run
+    same = ("space", "architecture")
+    members = [one for other in runs if other.verb == "measure" for one in other.get("members") or ()]
+    for one in members:
+        if all(one.get(key) == run.get(key) for key in same):
+            values = {k: v for k, v in one.items() if k in METRICS and number(v) is not None}
+            return replace(run, result={**run.result, "measured": values})
+    return run
 
 
 def _runs_at(path: Path) -> Iterator[Path]:
@@ -93,8 +106,6 @@ def _mapping(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{file} is damaged: it must hold an object; restore it or run the job again.")
     for key, shape in _SHAPES.items():
-        if data.get("verb") == "measure" and key == "measured":  # there it is a count
-            continue
         if data.get(key) is not None and not isinstance(data[key], shape):
             raise UserError(f"{file} is damaged: {key} must be a {shape.__name__}; restore it or run the job again.")
     for budget in data.get("budgets") or []:
