@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import CACHE, Results, interval, parser
 
 import sartor
+from common import CACHE, Results, interval, parser
 from sartor import workflow
 from sartor.choose.solve import reachable
 from sartor.core import METRICS, Budget

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Results, parser
 from torch import Tensor, nn
 
 import sartor
+from common import Results, parser
 from sartor.choose.relax import Relaxation, balance, hold
 from sartor.core import METRICS, Budget, Path
 from sartor.core.score import SoftScore
