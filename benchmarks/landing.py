@@ -70,7 +70,7 @@ def main() -> None:
     name = f"landing_{given.controller}{'_full' if given.full else ''}"
     results = Results(
         name,
-        "landed gap in [-0.5 %, 0]; re-measured median <= 3 %, max <= 6 %; argmax median <= 2 %, max <= 6 %; <= 2 slots",
+        "landed gap in [-0.5 %, 0]; re-measured median <= 3 %, max <= 6 %; argmax median <= 2 %, max <= 6 %; 2 slots",
         {**setting, "target": target.id, "shares": SHARES, "seeds": SEEDS, **CONTROLLERS[given.controller]},
     )
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def main() -> None:
         recipe = Recipe().override(setting["recipe"])
         for k in TRAINED:
             values = []
-            for row, ms in zip(found_rows, fresh):
+            for row in found_rows:
                 if row["cell"]["limit_ms"] != limits[k]:
                     continue
                 cell = {"train": limits[k], "seed": row["cell"]["seed"]}

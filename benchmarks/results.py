@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 from common import RESULTS
-
 from sartor.runs import read_json, write_atomic
 
 HEAD = """# Results

@@ -23,6 +23,7 @@ import sartor
 from common import Results, parser
 from sartor.choose.relax import Relaxation, balance, hold
 from sartor.core import METRICS, Budget, Path
+from sartor.core.memory import keep_freed_memory
 from sartor.core.score import SoftScore
 from sartor.spaces.complexity import Complexity
 from sartor.training.optimise import sgd
@@ -49,6 +50,7 @@ def main() -> None:
     setting = FULL if given.full else REDUCED
     device = "cuda" if given.full and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)
+    keep_freed_memory()
     space = sartor.spaces.get(setting["space"])
     results = Results(
         f"step_cost{'_full' if given.full else ''}",

@@ -29,6 +29,7 @@ from sartor.core import (
     metric,
     parse_limit,
 )
+from sartor.core.memory import keep_freed_memory
 from sartor.methods import METHODS
 from sartor.predictors import PREDICTORS, Predictor
 from sartor.runs import Run, read_json, write_atomic, write_json
@@ -270,7 +271,7 @@ def search(
     """
     from sartor.training.tasks import for_search
 
-    METHODS[method]
+    keep_freed_memory()
     chooser: Any = METHODS[method]
     engine = chooser.of(settings, paper=paper)
     budgets = [budget] if isinstance(budget, Budget) else list(budget)

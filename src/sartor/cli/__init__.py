@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import sys
 from importlib import import_module
@@ -32,7 +31,6 @@ def main() -> None:
     """Run a verb: exit code 0, 2 for malformed input, 3 for an unreachable budget, 130 when interrupted."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("sartor").setLevel(logging.INFO)
-    _keep_freed_memory()
     try:
         code = app(prog_name="sartor", standalone_mode=False)
     except UserError as error:
@@ -59,16 +57,7 @@ def _usage(error: Any) -> int:
         return 2
     commands = getattr(getattr(context, "command", None), "commands", None)
     if commands and message.startswith("No such command"):
-        kind = "verb" if context.parent is None else "method"
+        kind = "method" if getattr(context, "parent", None) else "verb"
         return _say(str(unknown(kind, message.split("'")[1], commands)), 2)
     message = " ".join(message.split()).rstrip(".")
     return _say(f"{message}; see {context.command_path if context else 'sartor'} --help.", 2)
-
-
-def _keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks: training on a CPU otherwise maps every activation anew (1.5 times slower)."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            for option, value in ((-1, 2**31 - 1), (-4, 0), (-2, 1 << 28)):  # trim threshold, mmap max, top pad
-                mallopt(option, value)

@@ -19,7 +19,10 @@ Budgets = Annotated[
 
 
 def add(app: typer.Typer) -> None:
-    group = typer.Typer(help="Search for a network inside a budget.", no_args_is_help=True, rich_markup_mode=None)
+    words = (
+        "Search for a network inside a budget.\n\nExample: sartor search lightnas --space mobilenet:tiny --budget 0.1ms"
+    )
+    group = typer.Typer(help=words, no_args_is_help=True, rich_markup_mode=None)
     app.add_typer(group, name="search")
     for name in METHODS:
         _add(group, name)

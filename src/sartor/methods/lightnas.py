@@ -28,13 +28,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sartor.choose.relax import Multipliers, Relaxation, balance, hold, soft, spread
 from sartor.choose.solve import check_reachable, land
-from sartor.core import Budget, Found, Landed, Path, Score, SearchSpace, SoftScore, Task, UserError
+from sartor.core import Batch, Budget, Found, Landed, Path, Score, SearchSpace, SoftScore, Task, UserError
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
@@ -71,39 +73,29 @@ class LightNAS(LightNASSettings):
         torch.manual_seed(run.torch_seed("weights"))
         supernet: Any = space.supernet()
         supernet.to(task.device, memory_format=torch.channels_last)  # up to 2.5 times faster on CPUs
-        generator = torch.Generator().manual_seed(run.torch_seed("logits"))
-        relaxation = Relaxation(space, generator).to(task.device)
+        relaxation = Relaxation(space, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)
         multipliers = Multipliers(budgets, rate=self.multiplier_lr, sign_clip=self.sign_clip)
         if self.multiplier is not None:
             multipliers.values = [self.multiplier] * len(budgets)
-        weights = sgd(
-            supernet, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True
-        )
-        logits = torch.optim.Adam(
+        w = sgd(supernet, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True)
+        alpha = torch.optim.Adam(
             relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
         )
-        state = {
-            "supernet": supernet,
-            "relaxation": relaxation,
-            "multipliers": multipliers,
-            "w": weights,
-            "alpha": logits,
-        }
+        s = _Search(task, run, supernet, relaxation, multipliers, w, alpha)
 
-        for epoch in run.steps(self.epochs, **state):
+        for epoch in run.steps(
+            self.epochs, supernet=supernet, relaxation=relaxation, multipliers=multipliers, w=w, alpha=alpha
+        ):
             torch.manual_seed(run.torch_seed("dropout", epoch))
-            generator = torch.Generator().manual_seed(run.torch_seed("paths", epoch))
+            paths = torch.Generator().manual_seed(run.torch_seed("paths", epoch))
             tau = self.temperature * math.exp(-TEMPERATURE_FALL * self._progress(epoch))
             fields: dict[str, Any] = {"epoch": epoch, "temperature": tau}
             supernet.train()
             if self.accuracy_term:
-                fields["loss"] = self._train_weights(supernet, relaxation, weights, task, run, epoch, tau, generator)
+                fields["loss"] = self._train_weights(s, epoch, tau, paths)
             if epoch >= self.warmup_epochs:
-                set_lr(logits, self._arch_lr(task) * self._arch_factor(epoch, relaxation, budgets))
-                fields["valid_loss"] = self._train_logits(
-                    supernet, relaxation, multipliers, logits, task, run, epoch, tau, generator
-                )
-            run.log("epoch", **fields, **self._report(relaxation, multipliers))
+                fields["valid_loss"] = self._train_logits(s, epoch, tau, paths)
+            run.log("epoch", **fields, **_costs(s))
 
         argmax = _priced(relaxation.argmax(), budgets, "argmax")
         winner = argmax
@@ -114,73 +106,56 @@ class LightNAS(LightNASSettings):
 
     # ------------------------------------------------------------------ the two updates of an epoch
 
-    def _train_weights(
-        self,
-        supernet: Any,
-        relaxation: Relaxation,
-        optimiser: torch.optim.Optimizer,
-        task: Task,
-        run: Run,
-        epoch: int,
-        tau: float,
-        generator: torch.Generator,
-    ) -> float:
+    def _train_weights(self, s: _Search, epoch: int, tau: float, generator: torch.Generator) -> float:
         """w <- w - eta dCE_train / dw on one sampled path a batch (or all K in a fair warm-up)."""
-        total, seen = 0.0, 0
-        steps = steps_per_epoch(task, "train", self.batch_size)
-        for i, batch in enumerate(task.batches("train", size=self.batch_size, seed=run.seed, epoch=epoch)):
-            set_lr(optimiser, cosine(epoch * steps + i, self.epochs * steps, peak=self.lr))
+        losses: list[float] = []
+        steps = steps_per_epoch(s.task, "train", self.batch_size)
+        for i, batch in enumerate(s.task.batches("train", size=self.batch_size, seed=s.run.seed, epoch=epoch)):
+            set_lr(s.w, cosine(epoch * steps + i, self.epochs * steps, peak=self.lr))
             with torch.no_grad():
                 fair = self.fair_warmup and epoch < self.warmup_epochs
-                paths = relaxation.ordered(tau, generator) if fair else [relaxation.sample(tau, generator)]
-            optimiser.zero_grad(set_to_none=True)  # what has no gradient is not moved, decayed or given momentum
+                paths = s.relaxation.ordered(tau, generator) if fair else [s.relaxation.sample(tau, generator)]
+            s.w.zero_grad(set_to_none=True)  # what has no gradient is not moved, decayed or given momentum
             for path in paths:
-                plain = Path(path.index)
-                loss = task.loss(lambda *x, p=plain: supernet(*x, path=p), batch)
+                loss = s.loss(Path(path.index), batch)
                 loss.backward()  # type: ignore[no-untyped-call]
-                total, seen = total + float(loss.detach()), seen + 1
-            torch.nn.utils.clip_grad_norm_([p for p in supernet.parameters() if p.grad is not None], self.clip_norm)
-            optimiser.step()
-        return total / max(seen, 1)
+                losses.append(float(loss.detach()))
+            on_path = [p for p in s.supernet.parameters() if p.grad is not None]
+            torch.nn.utils.clip_grad_norm_(on_path, self.clip_norm)
+            s.w.step()
+        return sum(losses) / len(losses)
 
-    def _train_logits(
-        self,
-        supernet: Any,
-        relaxation: Relaxation,
-        multipliers: Multipliers,
-        optimiser: torch.optim.Optimizer,
-        task: Task,
-        run: Run,
-        epoch: int,
-        tau: float,
-        generator: torch.Generator,
-    ) -> float:
+    def _train_logits(self, s: _Search, epoch: int, tau: float, generator: torch.Generator) -> float:
         """alpha <- alpha - eta dL / dalpha, then the multiplier, every batch."""
-        budgets = multipliers.budgets
-        supernet.requires_grad_(False)
-        total, steps = 0.0, steps_per_epoch(task, "valid", self.batch_size)
-        for i, batch in enumerate(task.batches("valid", size=self.batch_size, seed=run.seed, epoch=epoch, limit=steps)):
-            path = relaxation.sample(tau, generator)
+        budgets, losses = s.multipliers.budgets, []
+        steps = steps_per_epoch(s.task, "valid", self.batch_size)
+        set_lr(s.alpha, self._arch_lr(s.task) * self._arch_factor(epoch, s))
+        s.supernet.requires_grad_(False)
+        batches = s.task.batches("valid", size=self.batch_size, seed=s.run.seed, epoch=epoch, limit=steps)
+        for i, batch in enumerate(batches):
+            path = s.relaxation.sample(tau, generator)
             assert path.gates is not None
             if self._settling:
-                loss = self.decision * self._progress(epoch) * spread(relaxation, budgets)
+                loss = self.decision * self._progress(epoch) * spread(s.relaxation, budgets)
             else:
-                loss = multipliers.penalty(path.gates)
+                loss = s.multipliers.penalty(path.gates)
             if self.accuracy_term:
-                cross_entropy = task.loss(lambda *x, p=path: supernet(*x, path=p), batch)
-                total, loss = total + float(cross_entropy.detach()), cross_entropy + loss
-            optimiser.zero_grad(set_to_none=True)
+                cross_entropy = s.loss(path, batch)
+                losses.append(float(cross_entropy.detach()))
+                loss = cross_entropy + loss
+            s.alpha.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if self._settling:
-                multipliers.values = balance(relaxation, budgets)
-            optimiser.step()
-            if self._settling:
-                relaxation.sharpness.fill_(SHARPNESS ** self._progress(epoch + (i + 1) / steps))
-                hold(relaxation, budgets)
-            elif self.multiplier is None:
-                multipliers.update(relaxation.argmax())
-        supernet.requires_grad_(True)
-        return total / steps
+                s.multipliers.values = balance(s.relaxation, budgets)
+                s.alpha.step()
+                s.relaxation.sharpness.fill_(SHARPNESS ** self._progress(epoch + (i + 1) / steps))
+                hold(s.relaxation, budgets)
+            else:
+                s.alpha.step()
+                if self.multiplier is None:
+                    s.multipliers.update(s.relaxation.argmax())
+        s.supernet.requires_grad_(True)
+        return sum(losses) / max(1, len(losses))
 
     # ------------------------------------------------------------------ schedules
 
@@ -198,25 +173,43 @@ class LightNAS(LightNASSettings):
     def _arch_lr(self, task: Task) -> float:
         return self.arch_lr or max(1e-3, 10.0 / self._updates(task))
 
-    def _arch_factor(self, epoch: int, relaxation: Relaxation, budgets: Sequence[Budget]) -> float:
+    def _arch_factor(self, epoch: int, s: _Search) -> float:
+        """The code's rules 3 and 2: halve the rate each quarter; near the budget, slow down in the last tenth."""
         factor = 0.5 ** int(4 * self._progress(epoch)) if self.halving else 1.0
         if self.final_damping and self._progress(epoch) >= 0.9:
-            gaps = [abs(b.gap_percent(float(b.score([relaxation.argmax()])[0]))) / 100 for b in budgets]
-            factor *= max(gaps) if max(gaps) < NEAR else 1.0
+            argmax = s.relaxation.argmax()
+            gap = max(abs(b.gap_percent(float(b.score([argmax])[0]))) / 100 for b in s.multipliers.budgets)
+            factor *= gap if gap < NEAR else 1.0
         return factor
 
-    def _report(self, relaxation: Relaxation, multipliers: Multipliers) -> dict[str, Any]:
-        """What every log line says: cost of the argmax, expected cost, gap to the budget, multiplier."""
-        with torch.no_grad():
-            expected = [soft(b).soft(relaxation.probabilities()) for b in multipliers.budgets]
-        argmax, out = relaxation.argmax(), {}
-        for budget, mean, value in zip(multipliers.budgets, expected, multipliers.values):
-            name, cost = budget.score.metric.name, float(budget.score([argmax])[0])
-            out[name] = cost
-            out[f"expected_{name}"] = float(mean)
-            out[f"gap_percent_{name}"] = budget.gap_percent(cost)
-            out[f"multiplier_{name}"] = value
-        return out
+
+@dataclass(frozen=True)
+class _Search:
+    """What a search carries from epoch to epoch."""
+
+    task: Task
+    run: Run
+    supernet: Any
+    relaxation: Relaxation
+    multipliers: Multipliers
+    w: torch.optim.Optimizer
+    alpha: torch.optim.Optimizer
+
+    def loss(self, path: Path, batch: Batch) -> Tensor:
+        """Cross-entropy of one path on a batch."""
+        return self.task.loss(lambda *x: self.supernet(*x, path=path), batch)
+
+
+def _costs(s: _Search) -> dict[str, float]:
+    """What every log line says: cost of the argmax, expected cost, gap to the budget, multiplier."""
+    argmax, gates, out = s.relaxation.argmax(), s.relaxation.probabilities(), {}
+    for budget, multiplier in zip(s.multipliers.budgets, s.multipliers.values):
+        name, cost = budget.score.metric.name, float(budget.score([argmax])[0])
+        out[name] = cost
+        out[f"expected_{name}"] = float(soft(budget).soft(gates).detach())
+        out[f"gap_percent_{name}"] = budget.gap_percent(cost)
+        out[f"multiplier_{name}"] = multiplier
+    return out
 
 
 def _priced(arch: tuple[int, ...], budgets: Sequence[Budget], status: str) -> Landed:

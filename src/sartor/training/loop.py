@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from sartor.core.errors import UserError
+from sartor.core.memory import keep_freed_memory
 from sartor.core.task import Batch, Split, Task
 from sartor.data.vision import import_torchvision
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
@@ -68,6 +69,7 @@ def train(
     if recipe.label_smoothing is not None:
         task = smoothed(task, recipe.label_smoothing)
     _set_dropout(network, recipe.dropout)
+    keep_freed_memory()
     import_torchvision()  # Fabric's own imports need one that loads
     from lightning.fabric import Fabric
 
