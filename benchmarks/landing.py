@@ -132,12 +132,12 @@ def main() -> None:
                     continue
                 cell = {"train": limits[k], "seed": row["cell"]["seed"]}
                 arch = tuple(row["architecture"])
-                values.append(results.row(cell, lambda a=arch, s=cell["seed"]: _train(space, a, task, recipe, s)))
+                values.append(results.row(cell, lambda a=arch, s=cell["seed"]: train(space, a, task, recipe, s)))
             figures["accuracy"][f"{limits[k]:g} ms"] = interval([v["value"] for v in values])
     results.summarise(**figures)
 
 
-def _train(space: Any, arch: tuple[int, ...], task: Any, recipe: Recipe, seed: int) -> dict[str, Any]:
+def train(space: Any, arch: tuple[int, ...], task: Any, recipe: Recipe, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"benchmark": "landing"}, seed) as run:
         found = workflow.train_network(space, arch, task, recipe, run)
     return {"value": found["value"], "loss": found["loss"], "macs": found["macs"]}

@@ -169,6 +169,7 @@ def fit_predictor(
         "noise_floor": floor,
         "samples": usable,
         "failed": len(archs) - usable,
+        "conditions": next(dict(one.conditions) for one in found if one.error is None),
         "rows": [{k: v for k, v in row.items() if k != "rmse_splits"} for row in rows],
         "points": {
             "measured": [float(v) for v in numbers[held]],

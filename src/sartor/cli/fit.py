@@ -44,6 +44,8 @@ def add(app: typer.Typer) -> None:
                 raise UserError(f"--near {near} is a {kind.name}, the predictor is of {metric}; give a limit on that.")
 
         def work(opened: Run) -> dict[str, Json]:
+            from sartor.report.figures import predicted_measured
+
             found = workflow.fit_predictor(
                 predictor,
                 found_space,
@@ -57,7 +59,9 @@ def add(app: typer.Typer) -> None:
             found.predictor.save(opened.path / "predictor.safetensors")
             write_json(opened.path / "fit.json", found.report)
             show(found.report)
+            predicted_measured(found.report).savefig(opened.path / "fit.svg")
             return {
+                "figure": str(opened.path / "fit.svg"),
                 "predictor": found.report["default"],
                 "file": str(opened.path / "predictor.safetensors"),
                 **{

@@ -9,7 +9,7 @@ from functools import cache
 
 @cache
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks: otherwise every activation of a training step is mapped anew (1.5 times slower)."""
+    """Ask glibc to keep freed blocks: or every activation of a training step is mapped anew, 1.5 times slower."""
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:

@@ -21,7 +21,8 @@ class ImageSet:
 
     name: for people; classes: number of labels; augmentation: what random changes keep the label;
     moments: mean and deviation per channel of the training images in 0-255, or None for images that come ready;
-    content: fingerprint of images and labels; device: where batches go.
+    content: fingerprint of images and labels; device: where batches go; images: how many training images `split`
+    keeps (None: all).
     """
 
     name: str
@@ -32,6 +33,7 @@ class ImageSet:
     moments: tuple[Tensor, Tensor] | None
     content: str
     device: torch.device = _CPU
+    images: int | None = None
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same data set with its tensors on `device`. Raises UserError when there is no such device."""
@@ -51,7 +53,11 @@ class ImageSet:
 
     def split(self, share: float, seed: int) -> tuple[Tensor, Tensor]:
         """Two disjoint index tensors over the training examples, the second with `share` of them, in random order."""
-        return own_split(len(self.train), share, self.name, seed)
+        rest, part = own_split(len(self.train), share, self.name, seed)
+        if self.images is None or self.images >= len(self.train):
+            return rest, part
+        kept = round(self.images * share)
+        return rest[: self.images - kept], part[:kept]
 
     def batches(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ DATA: Registry[ImageSet] = Registry(
 def load(reference: str, device: torch.device | str = "cpu") -> ImageSet:
     """The data set of a reference `NAME[:PATH][?key=value&...]` or a plain path, on `device`.
 
+    The option `images=N` of every data set keeps N random training images.
     A plain path is a parquet file or a folder: with parquet tables, with idx files, or of images.
     Raises UserError for an unknown name or option, a missing path, or bad contents.
     """
@@ -38,6 +40,7 @@ def load(reference: str, device: torch.device | str = "cpu") -> ImageSet:
                 raise UserError(f"there is no data at {plain}; check the path, or give {_usage()}.")
             raise unknown("data set", name, DATA)
         name, path = _recognise(Path(plain).expanduser()), plain
+    images = options.pop("images", None)
     parameters = set(inspect.signature(DATA[name]).parameters)
     wants_path = "path" in parameters
     if wants_path and path is None:
@@ -46,8 +49,11 @@ def load(reference: str, device: torch.device | str = "cpu") -> ImageSet:
         raise UserError(f"data set {name!r} takes no path, given is {path!r}; write {name}.")
     for key in options:
         if key not in parameters - {"path"}:
-            raise unknown(f"option of data set {name!r}:", key, parameters - {"path"})
-    return DATA[name](*([path] if wants_path else []), **options).to(device)
+            raise unknown(f"option of data set {name!r}:", key, (parameters | {"images"}) - {"path"})
+    found = DATA[name](*([path] if wants_path else []), **options)
+    if images is not None and (isinstance(images, bool) or not isinstance(images, int) or images < 10):
+        raise UserError(f"images={images} is not possible; give a whole number from 10 to {len(found.train)}.")
+    return replace(found, images=images).to(device)
 
 
 def _recognise(path: Path) -> str:
