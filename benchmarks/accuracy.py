@@ -1,4 +1,4 @@
-"""Accuracy at equal measured latency on CIFAR-10 (JPEG): LightNAS against random, width- and resolution-scaled networks.
+"""Accuracy at equal measured latency on CIFAR-10 (JPEG): LightNAS, random, width- and resolution-scaled.
 
 Must show 5. Per budget and seed: a search, one random architecture that lands on the budget, the uniform network scaled
 in width and the one scaled in resolution (Fig. 4.16) to the found network's latency; all trained with one recipe and

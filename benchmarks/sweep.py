@@ -1,9 +1,9 @@
 """One search against a sweep of fixed multipliers, and a search without the accuracy term.
 
 Must show 1b. A fixed multiplier is tuned as an engineer would: start at 1, double or halve until the limit is
-bracketed, then bisect on a logarithmic scale, at most 10 trials (Fig. 4.3); counted are runs and seconds until the argmax
-is within 1 % of the limit. Beside it one search with the learned multiplier. Without the accuracy term (Figs. 4.13,
-4.14) the same budgets are searched and the networks trained alike.
+bracketed, then bisect on a logarithmic scale, at most 10 trials (Fig. 4.3); counted are runs and seconds until argmax
+cost is within 1 % of the limit. Beside it one search with the learned multiplier. Without the accuracy term (Figs.
+4.13, 4.14) the same budgets are searched and the networks trained alike.
 
     python benchmarks/sweep.py
 """

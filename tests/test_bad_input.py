@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from sartor import cli, spaces, targets
 from sartor.core import metric
@@ -43,6 +45,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fitted(space, "other_target.safetensors", "a toaster")
     whole = (place / "tiny.safetensors").read_bytes()
     (place / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    with safe_open(place / "tiny.safetensors", framework="np") as file:
+        header = json.loads(file.metadata()["sartor"])
+        save_file({"nothing": np.zeros(1)}, place / "hollow.safetensors", {"sartor": json.dumps(header)})
+        save_file({"nothing": np.zeros(1)}, place / "odd.safetensors", {"sartor": "[1]"})
+        header["hyper"] = {"depth": 3}
+        save_file({"nothing": np.zeros(1)}, place / "hyper.safetensors", {"sartor": json.dumps(header)})
     (place / "text.safetensors").write_text("I am no predictor")
 
     write_json(place / "good.json", good)
@@ -197,6 +205,9 @@ CASES = [
     (f"search lightnas --space {TINY} --budget 1ms --predictor P/empty", 2, "no predictor fit"),
     (f"search lightnas --space {TINY} --budget 1ms --predictor P/cut.safetensors", 2, "damaged fit"),
     (f"search lightnas --space {TINY} --budget 1ms --predictor P/text.safetensors", 2, "damaged fit"),
+    (f"search lightnas --space {TINY} --budget 1ms --predictor P/odd.safetensors", 2, "damaged fit"),
+    (f"search lightnas --space {TINY} --budget 1ms --predictor P/hollow.safetensors", 2, "damaged fit"),
+    (f"search lightnas --space {TINY} --budget 1ms --predictor P/hyper.safetensors", 2, "'depth' alpha"),
     (f"search lightnas --space {TINY} --budget 1ms --predictor P/other_space.safetensors", 2, "fitted on space"),
     (f"search lightnas --space {TINY} --budget 1ms --predictor P/other_target.safetensors", 2, "'a toaster'"),
     (f"fit --space {TINY} --samples 12 --predictor forest", 2, "'forest' ridge"),
@@ -261,6 +272,8 @@ CASES = [
     ("train P/unknown_space.json", 2, "'mobilnet' mobilenet"),
     ("train P/empty", 2, "architecture.json"),
     ("train P/file", 2, "file not JSON|damaged"),
+    (f"measure P/good.json --space {TINY}", 2, "either --space"),
+    ("measure P/good.json P/none.json", 2, "no file none.json"),
     ("measure P/short.json", 2, "2 entries 9 slots"),
     ("measure P/empty", 2, "architecture.json"),
     ("export P/none", 2, "none"),
@@ -273,6 +286,7 @@ CASES = [
     ("report P/damaged", 2, "run.json damaged"),
     ("report P/old", 2, "schema"),
     ("report P/untrained --out P/file/page.html", 2, "cannot write"),
+    ("report P/untrained --out P/empty", 2, "cannot write --out"),
     # run directories (the last --run wins)
     (f"{SEARCH} 1ms --run P/other", 2, "another job --run"),
     (f"{SEARCH} 1ms --run P/damaged", 2, "run.json damaged"),

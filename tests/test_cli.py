@@ -381,6 +381,21 @@ def test_a_killed_training_ends_with_the_same_weights(ready: Path, tmp_path: Pat
     assert found["value"] == whole["value"]
 
 
+def test_an_interrupted_command_says_so_and_resumes(ready: Path, tmp_path: Path) -> None:
+    words: list[object] = ["train", ready / "arch.json", "--set", "epochs=40", "--run", tmp_path / "run"]
+    line = [sys.executable, "-c", _CHILD, *map(str, words)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        give_up = time.monotonic() + 120
+        while not lines(tmp_path / "run" / "train" / "journal.jsonl") and time.monotonic() < give_up:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "sartor: interrupted; the same command resumes."
+    assert not (tmp_path / "run" / "owner.json").exists()
+    assert lines(tmp_path / "run" / "train" / "journal.jsonl") >= 1
+
+
 def rows(store: Path) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Everything measured so far; fails on a doubled row."""
     if not store.exists():
@@ -404,7 +419,7 @@ def test_a_killed_measuring_loses_nothing_and_doubles_nothing(ready: Path, tmp_p
     words += ["--store", store, "--run", where, "--json"]
     before: dict[tuple[str, ...], tuple[str, ...]] = {}
     for _ in range(kills):
-        least, wait = len(before) + moments.randint(0, 24 // kills), moments.uniform(0, 0.02)
+        least, wait = len(before) + moments.randint(1, 24 // kills), moments.uniform(0, 0.02)
         if len(before) < 24 and kill(words, where, lambda: len(rows(store)), min(least, 22), wait):
             now = rows(store)
             assert before.items() <= now.items(), "what was measured stays as it was"

@@ -36,6 +36,9 @@ def load(path: Path | str, *, space: SearchSpace, target_id: str | None = None) 
             f"predictor {path} was fitted on target {header['target_id']!r}, not on {target_id!r}; "
             "give that target or fit a predictor for this one."
         )
-    predictor = PREDICTORS.make(header["predictor"], **header["hyper"])
-    predictor.restore(path, header, space)
+    try:
+        predictor = PREDICTORS.make(header["predictor"], **header["hyper"])
+        predictor.restore(path, header, space)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); fit it again.") from None
     return predictor

@@ -149,6 +149,8 @@ def read_header(path: Path | str) -> dict[str, Any]:
             header: dict[str, Any] = json.loads((file.metadata() or {})[_HEADER])
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise UserError(f"{path} is damaged or no predictor of sartor ({error}); fit it again.") from None
+    if not isinstance(header, dict):
+        raise UserError(f"{path} is damaged: its header holds no object; fit it again.")
     if header.get("schema") != SCHEMA:
         raise UserError(f"{path} has schema {header.get('schema')!r}, this version reads {SCHEMA}; fit it again.")
     missing = sorted(_KEYS - header.keys())
