@@ -7,7 +7,7 @@ logits; `--train` trains the networks of 3 budgets alike, for accuracy at equal 
 
 Reduced: digits at 8 px, all 21 slots x 7 candidates, width 0.5. Full: CIFAR-10 (JPEG) at 32 px, width 1.
 
-    python benchmarks/landing.py --controller settling|published|random [--train] [--full]
+    python benchmarks/landing.py --controller NAME [--train] [--full]
 """
 
 from __future__ import annotations
@@ -52,6 +52,13 @@ CONTROLLERS: dict[str, dict[str, Any]] = {
     "settling": {},
     # the published rate moves lambda by 0.02 in 500 updates: raised as ALGORITHMS 12.1 b asks, and so that it bites
     "published": {"controller": "published", "multiplier_lr": 0.05},
+    "published_with_rules": {
+        "controller": "published",
+        "multiplier_lr": 0.05,
+        "sign_clip": True,
+        "halving": True,
+        "final_damping": True,
+    },
     "random": {"epochs": 0},
 }
 

@@ -115,9 +115,9 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
         supernet.requires_grad_(False)
         optimisers["logits"].zero_grad(set_to_none=True)
         loss(supernet(x, path=Path(arch, gates()))).backward()
-        balance(relaxation, [budget])
+        balance(relaxation, [budget], [budget.limit])
         optimisers["logits"].step()
-        hold(relaxation, [budget])
+        hold(relaxation, [budget], [budget.limit])
         supernet.requires_grad_(True)
 
     def all_paths() -> None:

@@ -266,6 +266,20 @@ def test_settings_come_from_a_file_and_set_goes_on_top(
     assert Path(found["run"]).parent == Path("runs"), "a run has a place of its own by default"
 
 
+def test_a_search_measures_and_fits_by_itself_where_no_predictor_is_given(
+    flow: dict[str, tuple[list[object], dict[str, Any]]], place: Path
+) -> None:
+    low, high = flow["measure"][1]["range"]["latency_ms"]
+    words = ["--budget", f"{(low + high) / 2}ms", "--samples", 16, "--set", "epochs=0", "--target", target(place)]
+    found = done("search", "lightnas", "--space", TINY, *words, "--run", place / "auto")
+    assert found["feasible"] is True
+    assert found["landing"] in ("optimal", "verified")
+    fit = read_json(place / "auto" / "fit.json")
+    assert {row["predictor"] for row in fit["rows"]} == {"ridge", "mlp"}
+    assert fit["default"] in ("ridge", "mlp")
+    assert (place / "auto" / "predictor-latency_ms.safetensors").exists()
+
+
 def test_an_unreachable_budget_is_refused_before_the_search(
     flow: dict[str, tuple[list[object], dict[str, Any]]], place: Path
 ) -> None:
@@ -384,7 +398,8 @@ def test_a_killed_training_ends_with_the_same_weights(ready: Path, tmp_path: Pat
 def test_an_interrupted_command_says_so_and_resumes(ready: Path, tmp_path: Path) -> None:
     words: list[object] = ["train", ready / "arch.json", "--set", "epochs=40", "--run", tmp_path / "run"]
     line = [sys.executable, "-c", _CHILD, *map(str, words)]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         give_up = time.monotonic() + 120
         while not lines(tmp_path / "run" / "train" / "journal.jsonl") and time.monotonic() < give_up:
             time.sleep(0.01)

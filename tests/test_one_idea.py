@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -264,27 +267,30 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if "warmup_epochs" in SETTINGS[m].model_fields])
-def test_frozen_epochs_leave_the_logits_bit_identical(method: str, tmp_path: Path) -> None:
-    def logits(epochs: int) -> Tensor:
-        where = tmp_path / str(epochs)
-        search(method, "columns", "additive", where, epochs=epochs, warmup_epochs=2)
-        saved = torch.load(where / "search" / "checkpoint.pt", weights_only=True)["state"]
+def test_frozen_epochs_leave_the_logits_bit_identical(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "checkpoint_seconds", 0.0)
+
+    def logits(task: Any = None) -> Tensor:
+        with contextlib.suppress(KeyboardInterrupt):
+            search(method, "columns", "additive", tmp_path / "run", task, epochs=3, warmup_epochs=2)
+        saved = torch.load(tmp_path / "run" / "search" / "checkpoint.pt", weights_only=True)["state"]
         found: Tensor = saved["relaxation"]["logits"]
         return found
 
     with Run(tmp_path / "fresh", {}, seed=3) as run:
         generator = torch.Generator().manual_seed(run.stage("search").torch_seed("logits"))
     fresh = Relaxation(Columns(), generator).logits.detach()
-    assert torch.equal(logits(1), fresh)
-    assert torch.equal(logits(2), fresh)
-    assert not torch.equal(logits(3), fresh)
+    assert torch.equal(logits(Interrupted(task_of("columns"), 10)), fresh)  # in the third epoch
+    assert not torch.equal(logits(), fresh)
 
 
 def test_another_budget_is_another_job(tmp_path: Path) -> None:
     method = next(iter(METHODS))
-    search(method, "columns", "additive", tmp_path / "run", epochs=1)
+    search(method, "columns", "additive", tmp_path / "run")
     with pytest.raises(UserError, match="another job: its budgets"):
-        search(method, "columns", "two", tmp_path / "run", epochs=1)
+        search(method, "columns", "two", tmp_path / "run")
 
 
 def quick() -> OnnxRuntime:
@@ -326,6 +332,23 @@ def test_a_space_defined_here_goes_the_whole_way_without_an_edit_of_the_source(t
     (answer,) = session.run(["output"], {"input0": x[0].numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(answer, network.eval()(*x).numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_measuring_leaves_the_arithmetic_of_the_process_as_it_was(tmp_path: Path) -> None:
+    script = (
+        "import sys, torch\nfrom sartor.targets.store import Store\nfrom sartor.targets.measure import measure\n"
+        "from tests.test_one_idea import Columns, quick\nspace = Columns()\n"
+        "def flushes(): return sys.float_info.min / 2 == 0.0\n"
+        "for before in (False, True):\n"
+        "    torch.set_flush_denormal(before)\n"
+        "    with Store(sys.argv[1]) as store:\n"
+        "        rows = measure(space, quick(), list(space.enumerate())[:3], ['latency_ms'], store, str(before))\n"
+        "    assert all(row.error is None for row in rows)\n"
+        "    assert flushes() == before\n"
+    )
+    root, line = Path(__file__).parents[1], [sys.executable, "-c", script, str(tmp_path / "store.db")]
+    found = subprocess.run(line, cwd=root, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 def test_measuring_samples_of_a_small_space_see_every_candidate() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from torch import Tensor
 
-from sartor.choose.relax import Multipliers, Relaxation, balance, hold, soft, spread
+from sartor.choose.relax import Multipliers, Relaxation, aims_of, balance, hold, soft, spread
 from sartor.core import Budget, F, SearchSpace, Slot, Terms, TermScore, metric
 from tests.fakes import Forest, Grid, Ragged, additive, pairwise
 
@@ -169,7 +169,7 @@ def test_extreme_logits_and_temperatures_stay_finite() -> None:
             assert torch.isfinite(value)
             assert torch.isfinite(slope).all()
     budget = Budget(additive(relaxation.space), 4.0)
-    hold(relaxation, [budget])
+    held(relaxation, [budget])
     assert torch.isfinite(relaxation.logits).all()
     assert torch.isfinite(spread(relaxation, [budget]))
 
@@ -184,6 +184,11 @@ def expected(relaxation: Relaxation, budget: Budget) -> float:
 
 def aim(budget: Budget) -> float:
     return sum(budget.interval) / 2
+
+
+def held(relaxation: Relaxation, budgets: Sequence[Budget]) -> None:
+    """`hold` at the aims of budgets well inside their ranges."""
+    hold(relaxation, budgets, [aim(b) for b in budgets])
 
 
 def between(score: TermScore, share: float) -> float:
@@ -207,7 +212,7 @@ def test_hold_makes_the_expected_cost_the_aim(
     relaxation.sharpness.fill_(sharpness)
     score = additive(space, seed)
     budget = Budget(score, between(score, share))
-    hold(relaxation, [budget])
+    held(relaxation, [budget])
     assert expected(relaxation, budget) == pytest.approx(aim(budget), rel=1e-3)
 
 
@@ -216,7 +221,7 @@ def test_hold_on_a_cost_with_pairs_relinearises_until_it_meets_the_aim() -> None
     for seed in range(5):
         relaxation, score = Relaxation(space, stream(seed), init_std=1.0), pairwise(space, seed)
         budget = Budget(score, 0.85 * expected(relaxation, Budget(score, 1.0)))
-        hold(relaxation, [budget])
+        held(relaxation, [budget])
         assert expected(relaxation, budget) == pytest.approx(aim(budget), rel=5e-3)
 
 
@@ -230,7 +235,7 @@ def test_hold_moves_logits_in_proportion_to_cost_which_is_the_nearest_distributi
     before = relaxation.log_probabilities()
     moved = relaxation.logits.detach().clone()
     budget = Budget(score, between(score, 0.3))
-    hold(relaxation, [budget])
+    held(relaxation, [budget])
     after = relaxation.log_probabilities()
     costs = score.terms().unary
     moved = relaxation.logits.detach() - moved
@@ -264,8 +269,8 @@ def test_of_several_budgets_slack_ones_are_left_alone() -> None:
     relaxation = Relaxation(space, stream(4), init_std=0.5)
     tight, slack = two_budgets(space, 0.25, 0.95)
     alone = Relaxation(space, stream(4), init_std=0.5)
-    hold(alone, [tight])
-    hold(relaxation, [tight, slack])
+    held(alone, [tight])
+    held(relaxation, [tight, slack])
     assert expected(relaxation, tight) == pytest.approx(aim(tight), rel=2e-3)
     assert expected(relaxation, slack) < slack.limit
     torch.testing.assert_close(relaxation.log_p(), alone.log_p(), atol=5e-3, rtol=0)
@@ -274,42 +279,59 @@ def test_of_several_budgets_slack_ones_are_left_alone() -> None:
 def test_several_slack_budgets_move_nothing() -> None:
     relaxation = Relaxation(Grid(8, 5), stream(4), init_std=0.5)
     before = relaxation.logits.detach().clone()
-    hold(relaxation, two_budgets(relaxation.space, 0.9, 0.95))
+    held(relaxation, two_budgets(relaxation.space, 0.9, 0.95))
     assert torch.equal(relaxation.logits, before)
 
 
 def test_two_binding_budgets_are_both_met() -> None:
     relaxation = Relaxation(Grid(12, 5), stream(4), init_std=0.5)
     both = two_budgets(relaxation.space, 0.3, 0.3)
-    hold(relaxation, both)
+    held(relaxation, both)
     for budget in both:
         assert expected(relaxation, budget) <= aim(budget) * 1.002
     assert any(expected(relaxation, b) == pytest.approx(aim(b), rel=2e-3) for b in both)
 
 
-def test_balance_leaves_the_first_order_change_of_every_cost_zero() -> None:
-    space = Grid(6, 4)
-    for budgets in ([two_budgets(space, 0.4, 0.4)[0]], list(two_budgets(space, 0.4, 0.4))):
-        relaxation = Relaxation(space, stream(6), init_std=1.0)
-        slopes = [gradient(relaxation, soft(b).soft(relaxation.probabilities()) / b.limit) for b in budgets]
-        wish = torch.randn(relaxation.logits.shape, generator=stream(8)) * 0.1
-        # a loss that falls as costs rise, so that every budget has to push back
-        relaxation.logits.grad = wish - sum((3.0 * s for s in slopes), torch.zeros(()))
-        values = balance(relaxation, budgets)
-        assert len(values) == len(budgets)
-        assert min(values) > 0
-        assert relaxation.logits.grad is not None
-        for slope in slopes:
-            change = float((relaxation.logits.grad * slope).sum() / slope.norm() / relaxation.logits.grad.norm())
-            assert abs(change) < 1e-4
+def binding(relaxation: Relaxation, n: int) -> list[Budget]:
+    """Budgets whose limits the expected costs have just reached."""
+    budgets = two_budgets(relaxation.space, 0.4, 0.4)[:n]
+    return [Budget(b.score, expected(relaxation, b)) for b in budgets]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_balance_leaves_the_first_order_change_of_every_cost_zero(n: int) -> None:
+    relaxation = Relaxation(Grid(6, 4), stream(6), init_std=1.0)
+    budgets = binding(relaxation, n)
+    slopes = [gradient(relaxation, soft(b).soft(relaxation.probabilities()) / b.limit) for b in budgets]
+    wish = torch.randn(relaxation.logits.shape, generator=stream(8)) * 0.1
+    # a loss that falls as costs rise, so that every budget has to push back
+    relaxation.logits.grad = wish - sum((3.0 * s for s in slopes), torch.zeros(()))
+    values = balance(relaxation, budgets, [aim(b) for b in budgets])
+    assert len(values) == n
+    assert min(values) > 0
+    assert relaxation.logits.grad is not None
+    for slope in slopes:
+        change = float((relaxation.logits.grad * slope).sum() / slope.norm() / relaxation.logits.grad.norm())
+        assert abs(change) < 1e-4
 
 
 def test_balance_never_lets_one_of_several_budgets_push_costs_up() -> None:
-    space = Grid(6, 4)
-    budgets = two_budgets(space, 0.4, 0.4)
-    relaxation = Relaxation(space, stream(6), init_std=1.0)
-    relaxation.logits.grad = gradient(relaxation, soft(budgets[0]).soft(relaxation.probabilities()))
-    assert balance(relaxation, budgets)[0] == 0.0
+    relaxation = Relaxation(Grid(6, 4), stream(6), init_std=1.0)
+    budgets = binding(relaxation, 2)
+    slope = gradient(relaxation, soft(budgets[0]).soft(relaxation.probabilities()))
+    relaxation.logits.grad = slope.clone()  # the loss itself wants the first cost lower
+    assert balance(relaxation, budgets, [aim(b) for b in budgets])[0] == pytest.approx(0.0, abs=1e-6)
+    slack = [Budget(budgets[0].score, 2 * budgets[0].limit), budgets[1]]
+    relaxation.logits.grad = -slope.clone()
+    assert balance(relaxation, slack, [aim(b) for b in slack])[0] == 0.0
+
+
+def test_aims_lie_in_the_interval_but_never_at_an_end_of_the_range() -> None:
+    score = additive(Grid(3, 3))
+    inside, lowest, highest = (Budget(score, limit) for limit in (5.0, 2.0, 8.0))
+    assert inside.lands(aims_of([inside], [(2.0, 8.0)])[0])
+    assert 2.0 < aims_of([lowest], [(2.0, 8.0)])[0] < 2.01
+    assert 7.9 < aims_of([highest], [(2.0, 7.95)])[0] < 7.95
 
 
 def test_spread_is_the_standard_deviation_of_the_cost_of_a_sample() -> None:

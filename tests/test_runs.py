@@ -163,6 +163,7 @@ def test_killed_at_random_moments_ends_as_if_nothing_happened(
     assert (walk.count, walk.seen) == (state["count"], state["seen"])
     assert (where / "walk" / "journal.jsonl").read_bytes() == journal
     assert (where / "memo.jsonl").read_bytes() == memo
+    assert not list(where.rglob("*.part"))
 
 
 def test_a_kill_before_the_run_began_leaves_a_usable_directory(tmp_path: Path) -> None:

@@ -222,6 +222,8 @@ class Run:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         checkpoint, journal = self.path / "checkpoint.pt", self.path / "journal.jsonl"
+        for unfinished in self.path.glob(f".{checkpoint.name}.*.part"):  # a kill left it, and it may be large
+            unfinished.unlink()
         first = 0
         if checkpoint.exists():
             first = self._restore(checkpoint, journal, total, state)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import lsq_linear, minimize
 from torch import Tensor, nn
 
 from sartor.core.score import Budget, SoftScore
@@ -86,44 +86,67 @@ class Relaxation(nn.Module):
         return tuple(row[: len(slot)] for row, slot in zip(matrix, self.space.slots))
 
 
-def balance(relaxation: Relaxation, budgets: Sequence[Budget]) -> list[float]:
+def aims_of(budgets: Sequence[Budget], ranges: Sequence[tuple[float, float]]) -> list[float]:
+    """Where `hold` holds each expected cost: the middle of the budget's interval, a little inside the reachable range.
+
+    ranges: lowest and highest cost of the space under each budget. An expectation cannot reach either end.
+    """
+    aims = []
+    for budget, (low, high) in zip(budgets, ranges):
+        margin = 1e-3 * (high - low)
+        aims.append(min(max(sum(budget.interval) / 2, low + margin), high - margin))
+    return aims
+
+
+def balance(relaxation: Relaxation, budgets: Sequence[Budget], aims: Sequence[float]) -> list[float]:
     """Add lambda d(cost / limit) / dlogits to the gradient of the logits, so that the sum does not move the costs.
 
     That is the gradient of Eq. 4.10 with the multipliers solved for (least squares, as in a stationary point) where
-    Eq. 4.11 integrates them. Returns them, in loss per relative violation. Among several budgets a multiplier is
-    >= 0: one whose limit does not bind must not push.
+    Eq. 4.11 integrates them. Returns them, in loss per relative violation. A budget met with equality (a single one,
+    or sense `at`) has a multiplier of either sign; of several upper limits only those reached push, and only down.
     """
     gradient = relaxation.logits.grad
     assert gradient is not None
     probabilities = relaxation.probabilities()
     costs = [soft(b).soft(probabilities) / b.limit for b in budgets]
-    slopes = [torch.autograd.grad(c, relaxation.logits, retain_graph=True)[0] for c in costs]
-    matrix = torch.stack([s.flatten() for s in slopes], dim=1).double()
-    least = torch.linalg.lstsq(
-        matrix, -gradient.flatten().double()[:, None], driver="gelsd" if matrix.device.type == "cpu" else None
-    )
-    values = [float(v) if len(budgets) == 1 else max(float(v), 0.0) for v in least.solution[:, 0]]
-    for value, slope in zip(values, slopes):
-        gradient += value * slope
+    binding = [
+        k
+        for k, (cost, budget, aim) in enumerate(zip(costs, budgets, aims))
+        if _equality(budgets, budget) or float(cost.detach()) * budget.limit >= aim * (1 - 1e-3)
+    ]
+    values = [0.0] * len(budgets)
+    if binding:
+        slopes = [torch.autograd.grad(costs[k], relaxation.logits, retain_graph=True)[0] for k in binding]
+        matrix = np.stack([s.double().cpu().numpy().ravel() for s in slopes], axis=1)
+        low = [-np.inf if _equality(budgets, budgets[k]) else 0.0 for k in binding]
+        solved = lsq_linear(matrix, -gradient.double().cpu().numpy().ravel(), bounds=(low, np.inf)).x
+        gradient += torch.as_tensor((matrix @ solved).reshape(gradient.shape)).to(gradient)
+        for k, value in zip(binding, solved):
+            values[k] = float(value)
     return values
 
 
-def hold(relaxation: Relaxation, budgets: Sequence[Budget], rounds: int = 4) -> None:
-    """Move P to the nearest distribution (in relative entropy) whose expected costs meet the budgets.
+def hold(relaxation: Relaxation, budgets: Sequence[Budget], aims: Sequence[float], rounds: int = 4) -> None:
+    """Move P to the nearest distribution (in relative entropy) whose expected costs meet the aims.
 
     That is P(k) exp(-sum_j x_j c_j(k)), normalised, where x minimises a convex function. c is the cost of a candidate
-    in units of the budget's aim, the middle of its interval: the score's gradient at P, exact for an additive score;
-    `rounds` re-linearise the others. One budget is met with equality, as in the papers; of several, those that are
-    slack stay so.
+    in units of the aim: the score's gradient at P. For additive scores this is exact; for others the cost of P is what
+    the score says of the mean one-hot, and `rounds` re-linearise it. A single budget, or one of sense `at`, is met
+    with equality, as in the papers; of several upper limits those that are slack stay so.
     """
-    aims = np.asarray([sum(b.interval) / 2 for b in budgets])
+    scale = np.asarray(aims)
     sharpness, absent = float(relaxation.sharpness), relaxation.absent.cpu().numpy()
-    bounds = [(None, None) if len(budgets) == 1 else (0.0, None)] * len(budgets)
     for _ in range(rounds):
         costs, slopes = zip(*(_linear(relaxation, b) for b in budgets))
-        c = np.stack([s.double().cpu().numpy() for s in slopes]) / aims[:, None, None]
+        c = np.stack([s.double().cpu().numpy() for s in slopes]) / scale[:, None, None]
         log_p = relaxation.log_p().detach().double().cpu().numpy()
-        want = 1.0 - np.asarray(costs) / aims + np.tensordot(c, np.exp(log_p), 2)
+        want = 1.0 - np.asarray(costs) / scale + np.tensordot(c, np.exp(log_p), 2)
+        low = np.where(absent, np.inf, c).min(axis=2)
+        high = np.where(absent, -np.inf, c).max(axis=2)
+        margin = 1e-3 * (high - low).sum(axis=1)  # a linearised score may ask for what P cannot give
+        want = np.clip(want, low.sum(axis=1) + margin, high.sum(axis=1) - margin)
+        steepest = 50.0 / (sharpness * max(float((high - low).max()), 1e-12))
+        bounds = [(-steepest if _equality(budgets, b) else 0.0, steepest) for b in budgets]
 
         def dual(x: F, c: F = c, want: F = want, log_p: F = log_p) -> tuple[float, F]:
             z = log_p - sharpness * np.tensordot(x, c, 1)
@@ -136,13 +159,16 @@ def hold(relaxation: Relaxation, budgets: Sequence[Budget], rounds: int = 4) -> 
         x = minimize(
             dual, np.zeros(len(budgets)), jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-14}
         ).x
-        tilt = np.where(absent, 0.0, np.tensordot(x, c, 1))
+        tilt = np.where(absent, np.nan, np.tensordot(x, c, 1))
+        tilt = np.nan_to_num(tilt - np.nanmean(tilt, axis=1, keepdims=True))  # what all of a row share says nothing
         with torch.no_grad():
-            relaxation.logits.sub_(
-                torch.as_tensor(tilt, dtype=relaxation.logits.dtype, device=relaxation.logits.device)
-            )
+            relaxation.logits.sub_(torch.as_tensor(tilt).to(relaxation.logits))
         if np.abs(tilt).max() * sharpness < 1e-3:
             break
+
+
+def _equality(budgets: Sequence[Budget], budget: Budget) -> bool:
+    return len(budgets) == 1 or budget.sense == "at"
 
 
 def spread(relaxation: Relaxation, budgets: Sequence[Budget]) -> Tensor:
@@ -174,13 +200,14 @@ class Multipliers:
     """The published controller: one multiplier per budget, integrating its relative violation (Eq. 4.11).
 
     rate: step of the ascent; sign_clip: the public code's extra rule 1, which drops a multiplier that pushes away
-    from its target.
+    from its target; near: set by the method when its costs have come close once, and kept through a resume.
     """
 
     def __init__(self, budgets: Sequence[Budget], *, rate: float, sign_clip: bool = False) -> None:
         self.budgets = tuple(budgets)
         self.rate, self.sign_clip = rate, sign_clip
         self.values = [0.0] * len(self.budgets)
+        self.near = False
 
     def penalty(self, gates: tuple[Tensor, ...]) -> Tensor:
         """Scalar sum over budgets of lambda (cost / limit - 1), differentiable in the gates."""
@@ -191,13 +218,15 @@ class Multipliers:
         for i, budget in enumerate(self.budgets):
             violation = float(budget.score([arch])[0]) / budget.limit - 1.0
             value = self.values[i] + self.rate * violation
-            self.values[i] = 0.0 if self.sign_clip and value * violation < 0 else value
+            if (self.sign_clip and value * violation < 0) or (value < 0 and not _equality(self.budgets, budget)):
+                value = 0.0  # of several upper limits a slack one must not push
+            self.values[i] = value
 
     def state_dict(self) -> dict[str, Any]:
-        return {"values": list(self.values)}
+        return {"values": list(self.values), "near": self.near}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.values = [float(v) for v in state["values"]]
+        self.values, self.near = [float(v) for v in state["values"]], bool(state["near"])
 
 
 def soft(budget: Budget) -> SoftScore:

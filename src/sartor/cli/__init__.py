@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 # typer brings its own click or uses the installed one, depending on its version
 _UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+INTERRUPTED = 130
 VERBS = ("quickstart", "spaces", "targets", "measure", "fit", "search", "train", "export", "report")
 for _verb in VERBS:
     import_module(f"sartor.cli.{_verb}").add(app)
@@ -38,9 +39,11 @@ def main() -> None:
     except _UsageError as error:
         code = _usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        code = _say("interrupted; the same command resumes.", 130)
+        code = INTERRUPTED
     except BrokenPipeError:
         code = 0
+    if code == INTERRUPTED:  # some versions of typer return it instead of raising
+        _say("interrupted; the same command resumes.", code)
     sys.exit(code or 0)
 
 

@@ -8,25 +8,31 @@ for Embedded Platforms", IEEE TCAD 2022; thesis chapter 4, sections 4.3.3 and 4.
     path: argmax of softmax((log P + G) / tau), straight-through                         Eq. 4.7 - 4.9
 
 Where we follow the public code and not the text: Gumbel noise is added to log P (the printed P + G samples from the
-wrong distribution); the temperature falls as 5 exp(-8 t) over the unfrozen share t of the search. Four more rules of
-the code are options, off as in the text: `sign_clip`, `final_damping`, `halving`, `fair_warmup`.
+wrong distribution); the temperature falls as 5 exp(-8 t) over the unfrozen share t of the search; the weights' gradient
+is clipped. Five more things of the code are options, off as in the text: `sign_clip`, `final_damping`, `halving`,
+`fair_warmup`, `label_smoothing`.
 
-Where we differ, and `controller="published"`, `land=False` (or `LightNAS.paper()`) undoes it:
-  1. The published multiplier integrates the violation of the argmax, one very noisy number a batch, and swings on
-     short searches. Ours is solved for: in every update lambda is the one with which the gradient of Eq. 4.10 leaves
-     the expected cost as it is (`balance`), and P is then moved to the nearest distribution whose expected cost is
-     the budget (`hold`). To make the argmax cost what the expectation does, P is sharpened as the search ends and
+Where we differ in every mode: weights off the path are left alone (the code's optimiser goes on decaying and moving
+them by momentum); the head's batch norm is in the supernet as well; the validation split is a fifth of the training
+data in a fixed order; weights start as torch starts them; the learning rate falls per step, not per epoch; the update
+of the logits computes no gradients of the weights, which the code computes and discards; several budgets are a vector
+of multipliers, and of several upper limits a slack one does not push.
+
+Where our defaults differ, all of it undone by `LightNAS.paper()`:
+  1. `controller`. The published multiplier integrates the violation of the argmax, one very noisy number a batch, and
+     swings on short searches. Ours is solved for: in every update lambda is the one with which the gradient of Eq. 4.10
+     leaves the expected cost as it is (`balance`), and P is then moved to the nearest distribution whose expected cost
+     is the budget (`hold`). To make the argmax cost what the expectation does, P is sharpened as the search ends and
      the spread of the cost under P joins the loss, with a weight that grows from 0 to `decision`.
-  2. Landing: an integer program picks, among the architectures inside the budgets, the most probable one.
-  3. Several budgets are a vector of multipliers.
-  4. The update of the logits computes no gradients of the weights, which the published code computes and discards.
-  5. Adam moves a logit by at most its learning rate an update: with fewer than 10,000 updates the rate is raised so
-     that logits can travel as far.
+  2. `land`. An integer program picks, among the architectures inside the budgets, the most probable one.
+  3. `arch_lr`. Adam moves a logit by about its learning rate an update: below 10,000 updates we raise it,
+     so that logits can travel by about 10.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +40,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sartor.choose.relax import Multipliers, Relaxation, balance, hold, soft, spread
+from sartor.choose.relax import Multipliers, Relaxation, aims_of, balance, hold, soft, spread
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Batch, Budget, Found, Landed, Path, Score, SearchSpace, SoftScore, Task, UserError
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+from sartor.training.tasks import smoothed
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (code)
 TEMPERATURE_FALL = 8.0  # 5 exp(-0.1 e) over 80 epochs (code)
@@ -53,6 +60,10 @@ class LightNAS(LightNASSettings):
     def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
         if not space.has_supernet:
             raise UserError(f"lightnas trains a supernet and space {space.name!r} has none; use a space that has one.")
+        if 0 < self.epochs <= self.warmup_epochs:
+            raise UserError(
+                f"epochs={self.epochs} trains no logits; give more than warmup_epochs={self.warmup_epochs}."
+            )
         if not budgets:
             raise UserError("lightnas needs a budget; add one such as --budget 20ms.")
         for budget in budgets:
@@ -68,7 +79,10 @@ class LightNAS(LightNASSettings):
         self.check(space, budgets)
         if task is None:
             raise UserError("lightnas trains on data; give it a task such as --data digits.")
-        check_reachable(space, budgets)
+        aims = aims_of(budgets, check_reachable(space, budgets))
+        if self.label_smoothing is not None:
+            task = smoothed(task, self.label_smoothing)
+        torch.backends.cudnn.deterministic = True  # or a resumed search would end with slightly other weights
 
         torch.manual_seed(run.torch_seed("weights"))
         supernet: Any = space.supernet()
@@ -81,7 +95,7 @@ class LightNAS(LightNASSettings):
         alpha = torch.optim.Adam(
             relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
         )
-        s = _Search(task, run, supernet, relaxation, multipliers, w, alpha)
+        s = _Search(task, run, supernet, relaxation, multipliers, aims, w, alpha)
 
         for epoch in run.steps(
             self.epochs, supernet=supernet, relaxation=relaxation, multipliers=multipliers, w=w, alpha=alpha
@@ -94,7 +108,7 @@ class LightNAS(LightNASSettings):
             if self.accuracy_term:
                 fields["loss"] = self._train_weights(s, epoch, tau, paths)
             if epoch >= self.warmup_epochs:
-                fields["valid_loss"] = self._train_logits(s, epoch, tau, paths)
+                fields |= self._train_logits(s, epoch, tau, paths)
             run.log("epoch", **fields, **_costs(s))
 
         argmax = _priced(relaxation.argmax(), budgets, "argmax")
@@ -123,13 +137,15 @@ class LightNAS(LightNASSettings):
             on_path = [p for p in s.supernet.parameters() if p.grad is not None]
             torch.nn.utils.clip_grad_norm_(on_path, self.clip_norm)
             s.w.step()
-        return sum(losses) / len(losses)
+        mean = sum(losses) / len(losses)
+        if not math.isfinite(mean):
+            raise UserError(f"the loss is {mean} in epoch {epoch + 1} of the search; lower lr={self.lr:g}.")
+        return mean
 
-    def _train_logits(self, s: _Search, epoch: int, tau: float, generator: torch.Generator) -> float:
+    def _train_logits(self, s: _Search, epoch: int, tau: float, generator: torch.Generator) -> dict[str, float]:
         """alpha <- alpha - eta dL / dalpha, then the multiplier, every batch."""
-        budgets, losses = s.multipliers.budgets, []
+        budgets, losses, solved = s.multipliers.budgets, [], []
         steps = steps_per_epoch(s.task, "valid", self.batch_size)
-        set_lr(s.alpha, self._arch_lr(s.task) * self._arch_factor(epoch, s))
         s.supernet.requires_grad_(False)
         batches = s.task.batches("valid", size=self.batch_size, seed=s.run.seed, epoch=epoch, limit=steps)
         for i, batch in enumerate(batches):
@@ -143,19 +159,22 @@ class LightNAS(LightNASSettings):
                 cross_entropy = s.loss(path, batch)
                 losses.append(float(cross_entropy.detach()))
                 loss = cross_entropy + loss
+            set_lr(s.alpha, self._arch_lr(s.task) * self._arch_factor(epoch, s))
             s.alpha.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if self._settling:
-                s.multipliers.values = balance(s.relaxation, budgets)
+                solved.append(balance(s.relaxation, budgets, s.aims))
                 s.alpha.step()
                 s.relaxation.sharpness.fill_(SHARPNESS ** self._progress(epoch + (i + 1) / steps))
-                hold(s.relaxation, budgets)
+                hold(s.relaxation, budgets, s.aims)
             else:
                 s.alpha.step()
                 if self.multiplier is None:
                     s.multipliers.update(s.relaxation.argmax())
         s.supernet.requires_grad_(True)
-        return sum(losses) / max(1, len(losses))
+        if solved:  # one update's multiplier is as noisy as its batch
+            s.multipliers.values = [statistics.median(column) for column in zip(*solved)]
+        return {"valid_loss": sum(losses) / len(losses)} if losses else {}
 
     # ------------------------------------------------------------------ schedules
 
@@ -174,12 +193,13 @@ class LightNAS(LightNASSettings):
         return self.arch_lr or max(1e-3, 10.0 / self._updates(task))
 
     def _arch_factor(self, epoch: int, s: _Search) -> float:
-        """The code's rules 3 and 2: halve the rate each quarter; near the budget, slow down in the last tenth."""
+        """The code's rules 3 and 2: halve the rate each quarter; once near the budget in the last eighth, slow down."""
         factor = 0.5 ** int(4 * self._progress(epoch)) if self.halving else 1.0
-        if self.final_damping and self._progress(epoch) >= 0.9:
+        if self.final_damping and self._progress(epoch) >= 7 / 8:
             argmax = s.relaxation.argmax()
             gap = max(abs(b.gap_percent(float(b.score([argmax])[0]))) / 100 for b in s.multipliers.budgets)
-            factor *= gap if gap < NEAR else 1.0
+            s.multipliers.near = s.multipliers.near or gap < NEAR
+            factor *= gap if s.multipliers.near else 1.0
         return factor
 
 
@@ -192,6 +212,7 @@ class _Search:
     supernet: Any
     relaxation: Relaxation
     multipliers: Multipliers
+    aims: Sequence[float]
     w: torch.optim.Optimizer
     alpha: torch.optim.Optimizer
 

@@ -47,6 +47,7 @@ class LightNASSettings(Settings):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(3e-5, ge=0)
     clip_norm: float = Field(5.0, gt=0, description="gradient norm of the weights (code)")
+    label_smoothing: float | None = Field(None, ge=0, lt=1, description="of the search's loss; 0.1 in the code")
     arch_lr: float | None = Field(
         None, gt=0, description="logits: Adam; default 1e-3, or 10 / updates where updates are fewer than 10,000"
     )
@@ -63,10 +64,12 @@ class LightNASSettings(Settings):
     decision: float = Field(
         2.0, ge=0, description="settling controller: weight of the cost's spread under P at the end"
     )
-    multiplier: float | None = Field(None, description="a fixed multiplier instead of a learned one (Fig. 4.3)")
+    multiplier: float | None = Field(
+        None, description="a fixed multiplier of cost / limit - 1 instead of a learned one (Fig. 4.3)"
+    )
     accuracy_term: bool = Field(True, description="without it only the budget drives the logits (Fig. 4.13)")
     sign_clip: bool = Field(False, description="published controller: drop a multiplier of the wrong sign (code)")
-    final_damping: bool = Field(False, description="last tenth: logits slow down once near the budget (code)")
+    final_damping: bool = Field(False, description="last eighth: logits slow down once near the budget (code)")
     halving: bool = Field(False, description="halve the logits' learning rate each quarter of the search (code)")
     fair_warmup: bool = Field(False, description="warm-up trains all candidates on every batch, K paths (code)")
     land: bool = Field(True, description="end with the most probable architecture inside the budgets")

@@ -103,7 +103,8 @@ class LocalTarget(ABC):
     def _measure(
         self, space: SearchSpace, archs: Sequence[Architecture], metrics: Sequence[str]
     ) -> Iterator[Measurement]:
-        reference = self._reference(space) if archs else None
+        with self.settings():
+            reference = self._reference(space) if archs else None
         conditions.warn(conditions.conditions(), self.threads)
         watch = _Watch(self.protocol.drift)
         for start in range(0, len(archs), self.protocol.chunk):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +63,15 @@ class OnnxRuntime(LocalTarget):
         options.log_severity_level = 3
         for key, value in SESSION.items():
             options.add_session_config_entry(key, value)
-        session = onnxruntime.InferenceSession(packed.model, options, providers=["CPUExecutionProvider"])
+        with _denormals():
+            session = onnxruntime.InferenceSession(packed.model, options, providers=["CPUExecutionProvider"])
         feed = {f"input{k}": x.numpy() for k, x in enumerate(packed.inputs)}
         return lambda: session.run(["output"], feed)
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[dict[str, Any]]:
-        yield {"intra_op_threads": self.threads, "inter_op_threads": 1, "graph_optimisation": "all", **SESSION}
+        with _denormals(flush=True):
+            yield {"intra_op_threads": self.threads, "inter_op_threads": 1, "graph_optimisation": "all", **SESSION}
 
     def start(self) -> None:
         import torch
@@ -82,6 +85,24 @@ class OnnxRuntime(LocalTarget):
 
     def peak_memory_mb(self, packed: Packed) -> float:
         return memory.peak_mb(self, packed)
+
+
+@contextlib.contextmanager
+def _denormals(flush: bool | None = None) -> Iterator[None]:
+    """Flush denormal numbers to zero on this thread, or leave that as it is; restored afterwards.
+
+    The first session of a process sets it for the calling thread, for good: whatever trains later in that process
+    would compute other numbers than in one that measured nothing, and a resumed search would differ from a whole one.
+    """
+    import torch
+
+    before = sys.float_info.min / 2 == 0.0
+    if flush is not None:
+        torch.set_flush_denormal(flush)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def onnxruntime(

@@ -13,7 +13,7 @@ from sartor.core.errors import UserError, unknown
 class Recipe(BaseModel):
     """Stochastic gradient descent with warm-up and a cosine; the defaults suit small data sets."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int = Field(default=30, ge=1, description="passes over the training data")
     batch_size: int = Field(default=128, ge=1, description="images per step")
