@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from common import Results
 
 COMMANDS = {"sartor --help": ["--help"], "sartor search lightnas --help": ["search", "lightnas", "--help"]}

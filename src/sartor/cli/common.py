@@ -97,7 +97,27 @@ def emit(result: Json, as_json: bool) -> None:
     for key, value in result.items():
         if key in ("settings", "choices", "rows", "points") or value is None:
             continue
-        console.print(f"[bold]{key.replace('_', ' ')}[/bold]  {_plain(value)}", markup=True)
+        name = f"[bold]{key.replace('_', ' ')}[/bold]"
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            console.print(name)
+            console.print(_table(value))
+        elif isinstance(value, dict) and len(value) > 1:
+            console.print(name)
+            for inner, v in value.items():
+                if v is not None:
+                    console.print(f"  {inner}  {_plain(v)}")
+        else:
+            console.print(f"{name}  {_plain(value)}")
+
+
+def _table(rows: Sequence[Mapping[str, Json]]) -> Any:
+    from rich.table import Table
+
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("space", "schema", "choices")))
+    table = Table(*(c.replace("_", " ") for c in columns))
+    for row in rows:
+        table.add_row(*("" if row.get(c) is None else _plain(row[c]) for c in columns))
+    return table
 
 
 def _plain(value: Json) -> str:
@@ -107,5 +127,5 @@ def _plain(value: Json) -> str:
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):
         whole = all(isinstance(v, int) for v in value)
-        return " ".join(map(str, value)) if whole else "; ".join(_plain(v) for v in value)
+        return " ".join(map(str, value)) if whole else ", ".join(_plain(v) for v in value)
     return str(value).replace("[", r"\[")
