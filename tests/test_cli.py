@@ -399,7 +399,10 @@ def test_an_interrupted_command_says_so_and_resumes(ready: Path, tmp_path: Path)
     words: list[object] = ["train", ready / "arch.json", "--set", "epochs=40", "--run", tmp_path / "run"]
     line = [sys.executable, "-c", _CHILD, *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # a suite that was started in the background hands down an ignored Ctrl-C
+    listening = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(line, env=environment, preexec_fn=listening, **piped) as process:
         give_up = time.monotonic() + 120
         while not lines(tmp_path / "run" / "train" / "journal.jsonl") and time.monotonic() < give_up:
             time.sleep(0.01)
