@@ -282,8 +282,8 @@ def search(
         fits_task(space, task)
         view = for_search(task)
     if isinstance(run, Run):
-        found: Found = engine.search(space, objectives, budgets, run.stage("search"), view)
-        return found
+        direct: Found = engine.search(space, objectives, budgets, run.stage("search"), view)
+        return direct
     with tempfile.TemporaryDirectory() as scratch:
         job = {
             "verb": "search",
@@ -293,9 +293,11 @@ def search(
             "budgets": [str(b) for b in budgets],
         }
         with Run(run or scratch, job, seed) as opened_run:
-            return search(
+            found = search(
                 method, space, task, budget=budgets, objectives=objectives, run=opened_run, paper=paper, **settings
             )
+            write_json(opened_run.path / "architecture.json", space.to_json(found.architecture))
+            return found
 
 
 def describe_found(

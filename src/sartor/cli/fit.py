@@ -95,8 +95,17 @@ def show(report: dict[str, Json]) -> None:
         table.add_column(name.replace("_", " "), justify="right" if name != "predictor" else "left")
     for row in report["rows"]:
         name = row["predictor"] + (" *" if row["predictor"] == report["default"] else "")
-        table.add_row(name, *(_number(row.get(p + c)) for p in prefixes for c in columns))
+        cells = (
+            _share(row.get(p + c)) if c.startswith("within") else _number(row.get(p + c))
+            for p in prefixes
+            for c in columns
+        )
+        table.add_row(name, *cells)
     Console(stderr=True).print(table)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None or value != value else f"{100 * value:.0f} %"
 
 
 def _number(value: float | None) -> str:

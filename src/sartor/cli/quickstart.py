@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json as text
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -121,8 +122,9 @@ def _verb(name: str, where: Path, seed: int, *words: object) -> dict[str, Json]:
     from sartor.cli import app
 
     args = [name, *map(str, words), "--run", str(where), "--seed", str(seed)]
-    typer.echo(f"$ sartor {' '.join(args)}", err=True)
+    typer.echo(f"$ sartor {shlex.join(args)}", err=True)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the one result of quickstart
-        app(args, standalone_mode=False)
+        if app(args, standalone_mode=False):  # 130: typer turns Ctrl-C into an exit code
+            raise KeyboardInterrupt
     result: dict[str, Json] = read_json(where / "result.json")
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,8 @@ from sartor.core import Json, UserError, parse_limit
 from sartor.methods import METHODS, SETTINGS
 from sartor.runs import write_json
 
+TRUSTED = 3.0  # percent: what counts as equal latency
+logger = logging.getLogger("sartor")
 Budgets = Annotated[
     list[str], typer.Option("--budget", help="A limit with its unit: 20ms, 1.5mJ, 300MMACs. Repeatable.")
 ]
@@ -35,7 +39,7 @@ def _add(group: typer.Typer, method: str) -> None:
         data: Data = "digits",
         target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
         predictor: Annotated[
-            str, typer.Option(help="auto, ridge, lookup, mlp, or a file that `sartor fit` wrote.")
+            str, typer.Option(help="auto, all, ridge, lookup, mlp, or a file that `sartor fit` wrote.")
         ] = "auto",
         samples: Samples = 1000,
         two_sided: Annotated[bool, typer.Option("--two-sided", help="Land within 0.5 % on both sides.")] = False,
@@ -112,7 +116,14 @@ def run_search(
                 found_space, found_target, both, names, kept, sitting=f"check {run.path.resolve()}"
             )
         write_json(run.path / "architecture.json", found_space.to_json(found.architecture))
-        return workflow.describe_found(found, fresh, settings, found_target.id)
+        result = workflow.describe_found(found, fresh, settings, found_target.id)
+        for name, gap in result["measured_gap_percent"].items():
+            if abs(gap) > TRUSTED:
+                logger.warning(
+                    "the network found measures %+.1f %% against its %s limit, predicted was %+.1f %%: fit the predictor "
+                    "on more --samples, or measure on a quieter machine", gap, name, result["gap_percent"][name],
+                )  # fmt: skip
+        return {**result, "next": f"sartor train {shlex.quote(str(run.path))} --data {shlex.quote(data)}"}
 
     def _predictor(name: str, metric_name: str, run: Run) -> Any:
         from sartor.cli.fit import show

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -44,7 +45,8 @@ def add(app: typer.Typer) -> None:
 
         def work(opened: Run) -> dict[str, Json]:
             result = workflow.train_network(space, arch, task, recipe, opened)
-            return {"name": name, **result, "settings": recipe.model_dump()}
+            following = f"sartor export {shlex.quote(str(opened.path))}"
+            return {"name": name, **result, "settings": recipe.model_dump(), "next": following}
 
         job = {
             "verb": "train",

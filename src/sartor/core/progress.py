@@ -42,13 +42,16 @@ class Progress:
         every = _TERMINAL_EVERY if self._live else _LOG_EVERY
         if self._on and now - self._began >= _AFTER and now - self._said >= (every if self._spoke else 0):
             self._said, self._spoke = now, True
-            left = (now - self._began) / max(self.done - self._before, 1) * (self.total - self.done)
-            self._write(f"{self.what}: {self.done} of {self.total}, {duration(left)} left")
+            new = self.done - self._before
+            left = duration((now - self._began) / max(new, 1) * (self.total - self.done))
+            known = new >= 0.05 * (self.total - self._before)  # the first item often pays for getting ready
+            self._write(f"{self.what}: {self.done} of {self.total}" + (f", {left} left" if known else ""))
 
     def close(self) -> None:
         """End the live line with the time it took."""
         if self._spoke:
-            self._write(f"{self.what}: {self.done} of {self.total} in {duration(time.monotonic() - self._began)}")
+            how = "in" if self.done == self.total else "when stopped, after"
+            self._write(f"{self.what}: {self.done} of {self.total} {how} {duration(time.monotonic() - self._began)}")
             if self._live:
                 sys.stderr.write("\n")
 

@@ -167,8 +167,8 @@ def tradeoff(runs: Sequence[Recorded], networks: Sequence[Trained]) -> str:
         budgets = {b["limit"]: b for run in runs for b in run.get("budgets") or [] if b["metric"] == "latency_ms"}
         caption = (
             "Diamond: found by a search; circle: baseline. Each network was trained once, so that small differences "
-            "in quality may be chance, and measured in a sitting of its own; a bar joins repeated measurements of one "
-            "network. Latencies within 3 % count as equal."
+            "in quality may be chance; a bar joins repeated measurements of one network. Latencies within 3 % count as "
+            "equal."
         )
         out += html.picture(figures.tradeoff(points, list(budgets.values())), title, caption)
     if left:
