@@ -120,9 +120,12 @@ def run_search(
         for name, gap in result["measured_gap_percent"].items():
             if abs(gap) > TRUSTED:
                 logger.warning(
-                    "the network found measures %+.1f %% against its %s limit, predicted was %+.1f %%: fit the predictor "
-                    "on more --samples, or measure on a quieter machine", gap, name, result["gap_percent"][name],
-                )  # fmt: skip
+                    "the network found measures %+.1f %% against its %s limit, predicted was %+.1f %%: "
+                    "fit the predictor on more --samples, or measure on a quieter machine",
+                    gap,
+                    name,
+                    result["gap_percent"][name],
+                )
         return {**result, "next": f"sartor train {shlex.quote(str(run.path))} --data {shlex.quote(data)}"}
 
     def _predictor(name: str, metric_name: str, run: Run) -> Any:
