@@ -18,14 +18,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import filelock
-import numpy as np
 
 from sartor.core.errors import UserError
 from sartor.core.progress import Progress
-from sartor.core.space import Json
+from sartor.core.types import Json
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 1
 logger = logging.getLogger("sartor")
@@ -201,6 +203,8 @@ class Run:
 
     def rng(self, *names: str | int) -> np.random.Generator:
         """A random stream that is a pure function of the seed and the names."""
+        import numpy as np  # names and help do without
+
         return np.random.default_rng(self._entropy(*names))
 
     def torch_seed(self, *names: str | int) -> int:

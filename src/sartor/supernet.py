@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sartor.core import SearchSpace
 from sartor.core.errors import UserError
-from sartor.core.space import SearchSpace
 from sartor.core.task import Path
 
 

@@ -13,8 +13,8 @@ import torch
 from scipy.optimize import lsq_linear, minimize
 from torch import Tensor, nn
 
+from sartor.core import Architecture, F, SearchSpace
 from sartor.core.score import Budget, SoftScore
-from sartor.core.space import Architecture, F, SearchSpace
 from sartor.core.task import Path
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sartor.cli.common import JsonFlag, RunDir, Samples, Seed, StoreRef, TargetRef, run_job
-from sartor.core import Json, SearchSpace, UserError
+from sartor.core import Json, UserError
+
+if TYPE_CHECKING:
+    from sartor.core import SearchSpace
 
 
 def add(app: typer.Typer) -> None:

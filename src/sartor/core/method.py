@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from sartor.core.score import Budget, Score
-from sartor.core.space import Architecture, F, SearchSpace
+from sartor.core.space import F, SearchSpace
 from sartor.core.task import Task
+from sartor.core.types import Architecture
 
 if TYPE_CHECKING:
     from torch import nn

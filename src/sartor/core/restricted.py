@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sartor.core.errors import UserError
-from sartor.core.space import Architecture, Json, Part, SearchSpace
+from sartor.core.space import Part, SearchSpace
 from sartor.core.task import Path, Supernet
+from sartor.core.types import Architecture, Json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

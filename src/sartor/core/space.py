@@ -10,22 +10,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from sartor.core.errors import UserError
+from sartor.core.types import Architecture, Json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sartor.core.task import Supernet
 
-Architecture: TypeAlias = tuple[int, ...]
-"""A candidate index per slot; canonical form: inactive slots hold 0."""
 F: TypeAlias = npt.NDArray[np.float64]
-Json: TypeAlias = Any
 SCHEMA = 1
 
 

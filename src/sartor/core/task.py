@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-from sartor.core.space import Architecture
+from sartor.core.types import Architecture
 from sartor.core.units import Metric
 
 if TYPE_CHECKING:

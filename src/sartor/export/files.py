@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sartor.core import Json
 from sartor.core.errors import UserError, unknown
-from sartor.core.space import Json
 from sartor.export.graphs import onnx_model, quiet
 from sartor.runs import write_json
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from sartor.core import Method, Registry
+from typing import TYPE_CHECKING
+
+from sartor.core.registry import Registry
 from sartor.methods.settings import LightNASSettings, Settings
+
+if TYPE_CHECKING:
+    from sartor.core.method import Method
 
 METHODS: Registry[Method] = Registry("method", {"lightnas": "sartor.methods.lightnas:LightNAS"})
 SETTINGS: dict[str, type[Settings]] = {"lightnas": LightNASSettings}

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sartor.core.space import Part, SearchSpace
+from sartor.core import Part, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn

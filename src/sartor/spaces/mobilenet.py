@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sartor.core import Json, Part, Slot
 from sartor.core.errors import UserError, unknown
-from sartor.core.space import Json, Part, Slot
 from sartor.spaces.chain import ChainSpace
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sartor.core import Architecture, Json, Part, SearchSpace, Slot
 from sartor.core.errors import UserError
 from sartor.core.restricted import Restricted
-from sartor.core.space import Architecture, Json, Part, SearchSpace, Slot
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sartor.core import Json, Part, SearchSpace, Slot
 from sartor.core.errors import UserError
-from sartor.core.space import Json, Part, SearchSpace, Slot
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

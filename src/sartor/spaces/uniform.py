@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sartor.core import Json, Part, Slot
 from sartor.core.errors import UserError, unknown
-from sartor.core.space import Json, Part, Slot
 from sartor.spaces.chain import ChainSpace
 from sartor.spaces.mobilenet import OPERATORS, MobileNet
 

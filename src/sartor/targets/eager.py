@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sartor.core import Architecture, SearchSpace
 from sartor.core.errors import UserError, unknown
-from sartor.core.space import Architecture, SearchSpace
 from sartor.targets import energy, memory
 from sartor.targets.conditions import cpu_model
 from sartor.targets.local import LocalTarget, checked

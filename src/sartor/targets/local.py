@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from sartor.core import Architecture, SearchSpace
 from sartor.core.errors import UserError, unknown
 from sartor.core.method import Measurement
-from sartor.core.space import Architecture, SearchSpace
 from sartor.targets import conditions, energy
 from sartor.targets.pack import Failed, Packed
 from sartor.targets.timing import Rounds, Runnable, Timed, drift, interleave, visit

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sartor.core import SearchSpace
 from sartor.core.method import Measurement, Target
 from sartor.core.progress import Progress
-from sartor.core.space import SearchSpace
 
 if TYPE_CHECKING:
     from sartor.targets.store import Store

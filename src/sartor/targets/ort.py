@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sartor.core import Architecture, SearchSpace
 from sartor.core.errors import UserError, unknown
-from sartor.core.space import Architecture, SearchSpace
 from sartor.targets import energy, memory
 from sartor.targets.conditions import cpu_model
 from sartor.targets.local import LocalTarget, checked

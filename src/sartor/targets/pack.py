@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sartor.core import Architecture, Part, SearchSpace
 from sartor.core.errors import UserError
-from sartor.core.space import Architecture, Part, SearchSpace
 from sartor.runs import write_atomic
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import sqlalchemy as sql
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 
+from sartor.core import Architecture, F, SearchSpace
 from sartor.core.errors import UserError
 from sartor.core.method import Measurement
-from sartor.core.space import Architecture, F, SearchSpace
 
 SCHEMA = 1
 BUSY_S = 60.0
