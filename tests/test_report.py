@@ -302,6 +302,18 @@ def test_the_headline_is_honest(tmp_path: Path, changes: dict[str, Any], words: 
     assert words in verdict(search, trained(runs))
 
 
+@pytest.mark.parametrize(("tested", "chance"), [(359, True), (50_000, False)])
+def test_a_difference_that_the_test_set_cannot_show_is_called_chance(tmp_path: Path, tested: int, chance: bool) -> None:
+    quickstart = write_quickstart(tmp_path / "quickstart")
+    for file in quickstart.glob("*/result.json"):
+        result = json.loads(file.read_text())
+        if result["verb"] == "train":
+            file.write_text(json.dumps({**result, "data": {"data": "digits", "examples": {"test": tested}}}))
+    runs = collect([quickstart])
+    said = verdict(next(run for run in runs if run.verb == "search"), trained(runs))
+    assert ("within chance on 359 test images" in said) == chance
+
+
 def test_sittings_that_disagree_are_both_told(tmp_path: Path) -> None:
     run = write_quickstart(tmp_path / "quickstart", measured=20.7)
     write_train(run / "train", "found", 76.4, 19.7, found=True)

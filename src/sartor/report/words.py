@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ EQUAL = 3.0  # percent: what counts as equal measured latency
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: its quality, and by metric every measurement of its cost, one a sitting."""
+    """A trained network: quality on `tested` examples, and by metric every measurement of its cost, one a sitting."""
 
     name: str
     metric: str
@@ -25,6 +26,7 @@ class Trained:
     macs: float | None
     params: float | None
     searches: tuple[str, ...]
+    tested: int | None = None
 
     @property
     def found(self) -> bool:
@@ -46,6 +48,8 @@ def trained(runs: Sequence[Recorded]) -> list[Trained]:
             for name in dict.fromkeys(key for found in sittings for key in found)
         }
         epochs = number(run.get("epochs"))
+        data = run.get("data")
+        tested = number((data.get("examples") or {}).get("test")) if isinstance(data, dict) else None
         out.append(
             Trained(
                 str(run.get("name") or run.job.get("name") or run.name),
@@ -56,6 +60,7 @@ def trained(runs: Sequence[Recorded]) -> list[Trained]:
                 number(run.get("macs")),
                 number(run.get("params")),
                 tuple(s.name for s in same),
+                None if tested is None else int(tested),
             )
         )
     return sorted(out, key=lambda network: not network.found)
@@ -159,7 +164,8 @@ def verdict(search: Recorded, networks: Sequence[Trained]) -> str:
     several = sum(not t.found and t.metric == ours.metric for t in networks) > 1
     slower = slower_percent(ours, theirs) or 0.0
     pace = f", which is {abs(slower):.0f} % {'slower' if slower > 0 else 'faster'}" if abs(slower) > EQUAL else ""
-    return f"{text}{joint} {_versus(ours, better)} {theirs.name if several else 'the baseline'}{pace}"
+    rival = theirs.name if several else "the baseline"
+    return f"{text}{joint} {_versus(ours, better)} {rival}{_chance(ours, theirs)}{pace}"
 
 
 def facts(search: Recorded, networks: Sequence[Trained]) -> str:
@@ -225,6 +231,15 @@ def advantage(ours: Trained, theirs: Trained) -> float:
     """How much better ours is, positive where it is, in the metric's unit."""
     difference = ours.value - theirs.value
     return -difference if ours.metric in METRICS and METRICS[ours.metric].better == "less" else difference
+
+
+def _chance(ours: Trained, theirs: Trained) -> str:
+    """A warning where the 95 % intervals of two accuracies overlap: that is not a ranking."""
+    n = ours.tested
+    if ours.metric != "accuracy" or not n or abs(ours.value - theirs.value) < 0.05:
+        return ""
+    margins = [1.96 * 100 * math.sqrt((t.value / 100) * (1 - t.value / 100) / n) for t in (ours, theirs)]
+    return f" (within chance on {n} test images)" if abs(ours.value - theirs.value) <= sum(margins) else ""
 
 
 def _versus(ours: Trained, better: float) -> str:
