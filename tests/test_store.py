@@ -42,6 +42,20 @@ def test_what_is_added_comes_back_whole(store):
     assert store.known(keys(ARCHS), "t", ["latency_ms"], "second") == {}
 
 
+def test_the_anchor_is_what_an_undisturbed_reference_cost_first(store):
+    def beside(reference, network="r", metric="latency_ms"):
+        return Measurement("k", (0, 0), metric, (1.0,), reference, {"reference_network": network})
+
+    assert store.anchor("t", beside((7.0, 14.0, 14.0))) is None
+    assert store.anchor("t", beside((5.0, 5.2))) == 5.0
+    assert store.anchor("t", beside((6.0, 6.0))) == 5.0
+    assert store.anchor("t", beside((6.0, 12.0, 12.0))) is None, "such a measurement is not divided by its reference"
+    assert store.anchor("t", beside((3.0,), "other")) == 3.0
+    assert store.anchor("u", beside((4.0,))) == 4.0
+    assert store.anchor("t", beside((9.0,), metric="energy_mj")) == 9.0
+    assert store.anchor("t", measured((1, 0), 2.0)) is None, "nobody says which network it is"
+
+
 def test_adding_again_neither_doubles_nor_raises(store):
     store.add("t", measured((1, 0), 1.0))
     store.add("t", measured((1, 0), 1.0))
@@ -126,7 +140,7 @@ def test_a_schema_of_another_version_is_refused(tmp_path):
     Store(path).close()
     with sqlite3.connect(path) as raw:
         raw.execute("UPDATE sartor SET schema = 99")
-    with pytest.raises(UserError, match="have schema 99, this version reads 1"):
+    with pytest.raises(UserError, match="have schema 99, this version reads"):
         Store(path)
 
 

@@ -2,7 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sartor.core import Measurement
 from sartor.targets.conditions import conditions, cpu_model
 from sartor.targets.pack import Failed
 from sartor.targets.timing import drift, interleave, visit
@@ -73,6 +76,30 @@ def test_a_visit_lasts_as_long_as_asked():
 )
 def test_drift_is_of_the_floor_not_of_outliers(reference, moved):
     assert drift(reference) == pytest.approx(moved)
+
+
+def measured(samples, reference=(), anchor=None):
+    return Measurement("k", (0,), "latency_ms", tuple(samples), tuple(reference), anchor=anchor)
+
+
+def test_a_machine_that_slows_down_does_not_change_the_value():
+    noise = np.random.default_rng(0).uniform(1, 1.03, (2, 12))
+    for slower in (1.0, 1.3):
+        one = measured(5 * slower * noise[0], 7 * slower * noise[1], anchor=7.0)
+        assert one.steady
+        assert one.value == pytest.approx(5.0, rel=0.02)
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=20), st.floats(0.1, 100))
+def test_without_an_anchor_or_a_steady_reference_the_value_is_the_minimum(samples, anchor):
+    disturbed = (1.0, 1.0, 2.0, 2.0, 2.0)
+    for one in (measured(samples), measured(samples, samples), measured(samples, disturbed, anchor)):
+        assert one.value == min(samples)
+    assert not measured(samples, disturbed).steady
+    assert not measured(samples, (0.0, 0.0)).steady
+    assert measured(samples, (2.0,), 2.0).value == pytest.approx(
+        np.mean(sorted(samples)[: max(1, round(len(samples) / 3))])
+    )
 
 
 def test_conditions_are_read_where_there_are_any(tmp_path):

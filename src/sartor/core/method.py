@@ -25,8 +25,9 @@ class Measurement:
     """What a target said about one network and one metric.
 
     key: network key; samples: values in the metric's unit, one a round (latency: the fastest run of the round's
-    visit); reference: those of the reference network in the same rounds; conditions: everything about the moment that
-    is not in the target's id; error: why there is no number, in which case samples are empty.
+    visit); reference: those of the reference network in the same rounds; anchor: what the reference cost when this
+    target's measurements began; conditions: everything about the moment that is not in the target's id; error: why
+    there is no number, in which case samples are empty.
     """
 
     key: str
@@ -36,12 +37,25 @@ class Measurement:
     reference: tuple[float, ...] = ()
     conditions: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    anchor: float | None = None
 
     @property
     def value(self) -> float:
-        """The smallest sample, NaN for a failure: interference only ever adds, and of the estimators compared in
-        `targets.timing` this one repeats best."""
-        return min(self.samples, default=float("nan"))
+        """What is believed of the samples; NaN for a failure. `targets.timing` has the comparison behind it.
+
+        Undisturbed: the mean of the lowest third over that of the reference, times the anchor, which takes out the
+        slow drift of the machine. Otherwise, and without a reference, the smallest sample: interference only adds.
+        """
+        if not self.samples:
+            return float("nan")
+        if self.anchor is None or not self.steady:
+            return min(self.samples)
+        return _lowest_third(self.samples) / _lowest_third(self.reference) * self.anchor
+
+    @property
+    def steady(self) -> bool:
+        """Whether other work left the reference alone: its median is within 10 % of its minimum."""
+        return bool(self.reference) and 0 < median(self.reference) <= 1.1 * min(self.reference)
 
     @property
     def median(self) -> float:
@@ -57,6 +71,11 @@ class Measurement:
     def spread(self) -> float:
         """(p90 - value) / value: how much the machine disturbed; NaN for a failure."""
         return (self.p90 - self.value) / self.value
+
+
+def _lowest_third(samples: Sequence[float]) -> float:
+    kept = sorted(samples)[: max(1, round(len(samples) / 3))]
+    return sum(kept) / len(kept)
 
 
 class Target(Protocol):

@@ -104,7 +104,7 @@ class LocalTarget(ABC):
         self, space: SearchSpace, archs: Sequence[Architecture], metrics: Sequence[str]
     ) -> Iterator[Measurement]:
         with self.settings():
-            reference = self._reference(space) if archs else None
+            reference, beside = self._reference(space) if archs else (None, {})
         conditions.warn(conditions.conditions(), self.threads)
         watch = _Watch(self.protocol.drift)
         for start in range(0, len(archs), self.protocol.chunk):
@@ -113,7 +113,7 @@ class LocalTarget(ABC):
             keys = [space.key(arch) for arch in chunk]
             for name in metrics:
                 with self.settings() as settings:
-                    now = {**conditions.conditions(), **settings}
+                    now = {**conditions.conditions(), **settings, **beside}
                     timed, how = self._chunk(name, packed, reference, keys)
                 now |= how | watch(name, timed)
                 for key, arch, one in zip(keys, chunk, timed):
@@ -121,15 +121,15 @@ class LocalTarget(ABC):
                     error = None if one.failed is None else one.failed.error
                     yield Measurement(key, arch, name, one.samples, one.reference, now | failure, error)
 
-    def _reference(self, space: SearchSpace) -> Packed | None:
-        """The same network for every chunk: the middle candidate of each slot, or the first or last that runs."""
+    def _reference(self, space: SearchSpace) -> tuple[Packed | None, dict[str, str]]:
+        """The same network for every chunk, and which: the middle candidate of each slot, or the first or last."""
         for share in (0.5, 0.0, 1.0):
             arch = space.canonical(tuple(int(share * (len(slot) - 1)) for slot in space.slots))
             packed = self.pack(space, [arch])[0]
             if isinstance(packed, Packed) and not isinstance(self._live(packed), Failed):
-                return packed
+                return packed, {"reference_network": space.key(arch)}
         logger.warning("no reference network of space %r runs: drift cannot be seen", space.name)
-        return None
+        return None, {}
 
     def _chunk(
         self, name: str, packed: Sequence[Packed | Failed], reference: Packed | None, keys: Sequence[str]

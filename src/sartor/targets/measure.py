@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sartor.core import SearchSpace
@@ -38,7 +39,7 @@ def measure(
         for metric in metrics:
             missing = [arch for key, arch in wanted.items() if (key, metric) not in found]
             for one in target.measure(space, missing, [metric]):
-                store.add(target.id, one, sitting, replace=not resume)
+                store.add(target.id, replace(one, anchor=store.anchor(target.id, one)), sitting, replace=not resume)
                 bar.advance(status=one.error or "")
     finally:
         bar.close()

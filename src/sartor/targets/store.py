@@ -18,7 +18,7 @@ from sartor.core import Architecture, F, SearchSpace
 from sartor.core.errors import UserError
 from sartor.core.method import Measurement
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY_S = 60.0
 """How long a writer waits for the others; a write takes milliseconds."""
 
@@ -46,7 +46,17 @@ _measurements = sql.Table(
     sql.Column("reference", sql.JSON, nullable=False),
     sql.Column("conditions", sql.JSON, nullable=False),
     sql.Column("error", sql.Text),
+    sql.Column("anchor", sql.Float, comment="of the reference; null where it was not steady or there is none"),
     sql.Column("created", sql.String(32), nullable=False),
+)
+_anchors = sql.Table(
+    "anchors",
+    _metadata,
+    sql.Column("target", sql.String(250), primary_key=True),
+    sql.Column("metric", sql.String(64), primary_key=True),
+    sql.Column("reference", sql.String(64), primary_key=True),
+    sql.Column("value", sql.Float, nullable=False),
+    comment="what a reference network cost when it was first measured undisturbed",
 )
 _row = _measurements.c
 
@@ -133,6 +143,7 @@ class Store:
             "reference": list(found.reference),
             "conditions": dict(found.conditions),
             "error": found.error,
+            "anchor": found.anchor,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         if not _insert(self._engine, _measurements, identity | content):
@@ -140,6 +151,20 @@ class Store:
             old = [] if replace else [_row.error.is_not(None)]
             with self._engine.begin() as connection:
                 connection.execute(sql.update(_measurements).where(*there, *old).values(**content))
+
+    def anchor(self, target_id: str, found: Measurement) -> float | None:
+        """What the reference network beside this measurement cost when it was first measured undisturbed.
+
+        That moment may be this one. None while there was no such moment, and where there is no reference.
+        """
+        reference = found.conditions.get("reference_network")
+        if reference is None or not found.steady:
+            return None
+        identity = {"target": target_id, "metric": found.metric, "reference": reference}
+        _insert(self._engine, _anchors, identity | {"value": min(found.reference)})
+        query = sql.select(_anchors.c.value).where(*(_anchors.c[name] == value for name, value in identity.items()))
+        with self._engine.connect() as connection:
+            return float(connection.execute(query).scalar_one())
 
     # ------------------------------------------------------------------ reading
 
@@ -158,6 +183,7 @@ class Store:
                 tuple(row.reference),
                 row.conditions,
                 row.error,
+                row.anchor,
             )
         return found
 

@@ -1,23 +1,23 @@
 """The honest protocol: networks visited in shuffled, interleaved rounds beside a reference. Knows callables only.
 
-A sample is the fastest run of a visit, a network's value the smallest sample. Ways to get a value from the same runs
-were compared by the difference between two passes over 20 networks (12 rounds, 4 to 6 passes, 90th percentile of
-all pairs, in per cent) on a virtual machine of two cores, with one thread:
+A sample is the fastest run of a visit. What a network's samples (12, one a round) are condensed to was chosen by how
+far two passes over 24 networks of 21 slots at 224 px (1 to 8 ms) differ, 90th percentile in per cent, 4 passes each in
+turn over ten minutes, on a virtual machine of two cores, one thread; other processes kept 0 to 3 cores busy:
 
-                                               quiet   busy: load average 1.5    2.3    3.0
-    visit median,  median of rounds              3.4                      84     49     81
-    visit median,  median of round / reference   1.6                      54     29     57
-    visit minimum, median of rounds              3.1                      13     34     48
-    visit minimum, median of round / reference   1.2                      11     20     46
-    visit minimum, lower quartile                3.0                       7     21     15
-    visit minimum, minimum                       3.7                       4      9      6
-    visit minimum, minimum / reference           2.2                       5     10      7
+    busy processes                                      0       1       2       3
+    minimum                                            8.8     5.7    10       79
+    minimum / minimum of the reference                 3.6     3.3    13       64
+    mean of the lowest third                           7.9     5.5    18       27
+    the same / that of the reference                   3.4     2.5    55       37
+    median / median of the reference                   3.1     3.1   101        4
+    the same if the reference is steady, or minimum    3.4     2.5    10       79
 
-(In the columns 1.5 and 2.3 a visit went on, up to 60 ms, until one run was not preempted.) The protocol below on 24
-networks of 21 slots at 224 px, 5 to 7 ms each, under a load average of 3: minima 3.5, medians 32.
-
-Interference only adds, so minima win as soon as there is any; dividing by the reference removes the slow drift of a
-quiet machine but adds the reference's own noise on a busy one. Both are stored, so that it can be done afterwards.
+The last line is `Measurement.value`: steady is a reference whose median is within 10 % of its minimum. Dividing takes
+out the slow drift that dominates when the machine is quiet; among other work the reference suffers as much as what it
+should correct, and minima win because interference only adds. No way of condensing helps where nothing was
+undisturbed (3 processes): conditions say so, and so does a warning. Over 2,000 networks in 14 quiet minutes a ridge
+regression of the minima is off by 3.1 % of the mean, of the corrected values by 1.2 %. Samples are stored, so that
+all of this can be done again.
 """
 
 from __future__ import annotations
