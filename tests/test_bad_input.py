@@ -230,6 +230,9 @@ CASES = [
     ("train P/good.json --set epohcs=3", 2, "'epohcs' epochs"),
     ("train P/good.json --set epochs=0", 2, "epochs=0"),
     ("train P/good.json --set epochs=2 --set warmup_epochs=3", 2, "warmup_epochs=3 epochs=2"),
+    ("train P/good.json --devices 0", 2, "devices=0 1"),
+    ("train P/good.json --devices two", 2, "--devices integer"),
+    ("train P/good.json --devices 65 --set batch_size=64", 2, "devices=65 batch of 64 devices=64"),
     # data
     (f"{SEARCH} 1ms --data digit", 2, "data set 'digit' digits"),
     (f"{SEARCH} 1ms --data digits:P", 2, "'digits' no path"),

@@ -120,7 +120,7 @@ class Run:
         self._root = self
         self._memo: dict[str, Json] | None = None
         self._lock: filelock.BaseFileLock | None = None
-        self._fresh = False
+        self._fresh = self._follows = False
 
     # ------------------------------------------------------------------ opening
 
@@ -201,6 +201,12 @@ class Run:
         part.path, part._names = self.path / name, (*self._names, name)
         return part
 
+    def follower(self) -> Run:
+        """This stage for another process of the job: it has the streams, and `steps` restores and writes nothing."""
+        part = Run(self.path.absolute(), self.job, self.seed)  # a new process may begin elsewhere
+        part._names, part._follows = self._names, True
+        return part
+
     def rng(self, *names: str | int) -> np.random.Generator:
         """A random stream that is a pure function of the seed and the names."""
         import numpy as np  # names and help do without
@@ -224,8 +230,11 @@ class Run:
         A checkpoint is written at most every `checkpoint_seconds` and after the last step; the same call after a
         kill restores `state` and goes on. Whatever a step does must depend on `state` and on named streams alone.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         checkpoint, journal = self.path / "checkpoint.pt", self.path / "journal.jsonl"
+        if self._follows:
+            yield from range(self._load(checkpoint, state)[0] if checkpoint.exists() else 0, total)
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
         for unfinished in self.path.glob(f".{checkpoint.name}.*.part"):  # a kill left it, and it may be large
             unfinished.unlink()
         first = 0
@@ -266,7 +275,8 @@ class Run:
         )
         write_atomic(checkpoint, buffer.getvalue())
 
-    def _restore(self, checkpoint: Path, journal: Path, total: int, state: Mapping[str, Stateful]) -> int:
+    def _load(self, checkpoint: Path, state: Mapping[str, Stateful]) -> tuple[int, int]:
+        """Restore `state`; the steps done, and the size of the journal by then."""
         import torch
 
         try:
@@ -277,6 +287,10 @@ class Run:
         except Exception as error:
             detail = str(error).partition("\n")[0][:200]
             raise UserError(f"{checkpoint} is damaged or of another job ({detail}); start in a new --run.") from None
+        return step, size
+
+    def _restore(self, checkpoint: Path, journal: Path, total: int, state: Mapping[str, Stateful]) -> int:
+        step, size = self._load(checkpoint, state)
         if (journal.stat().st_size if journal.exists() else 0) < size:
             raise UserError(
                 f"{journal} is damaged: it lacks lines that {checkpoint.name} counts; start in a new --run."
@@ -294,8 +308,10 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "journal.jsonl").open("ab") as out:
             out.write((json.dumps({"event": event, **fields}) + "\n").encode())
-        shown = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in fields.items())
-        logger.info("%s  %s", event, shown)
+        said = {event: "", **fields}  # `epoch 9  loss ...`, not `epoch  epoch 9  loss ...`
+        logger.info(
+            "%s", "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}".strip() for k, v in said.items())
+        )
 
     def journal(self) -> list[dict[str, Json]]:
         """The lines of this stage so far."""

@@ -354,8 +354,13 @@ def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
     return space, space.from_json(data)
 
 
-def train_network(space: SearchSpace, arch: Architecture, task: Task, recipe: Recipe, run: Run) -> dict[str, Json]:
-    """Train a network from scratch; its weights go to `network.safetensors` of the run, beside the architecture."""
+def train_network(
+    space: SearchSpace, arch: Architecture, task: Task, recipe: Recipe, run: Run, devices: int = 1
+) -> dict[str, Json]:
+    """Train a network from scratch; its weights go to `network.safetensors` of the run, beside the architecture.
+
+    devices: how many share every batch; see `training.loop.train`.
+    """
     import torch
     from safetensors.torch import save
 
@@ -365,7 +370,7 @@ def train_network(space: SearchSpace, arch: Architecture, task: Task, recipe: Re
     fits_task(space, task, arch)
     torch.manual_seed(run.torch_seed("weights"))
     network = space.network(arch)
-    found = train(network, task, recipe, run.stage("train"))
+    found = train(network, task, recipe, run.stage("train"), devices=devices)
     write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
     write_json(run.path / "architecture.json", space.to_json(arch))
     macs = float(Complexity(space, "macs")([arch])[0])

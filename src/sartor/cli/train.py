@@ -24,6 +24,7 @@ def add(app: typer.Typer) -> None:
         set_: Set = None,
         config: Config = None,
         device: Device = "cpu",
+        devices: Annotated[int, typer.Option(help="GPUs, or processes on a CPU, that share every batch.")] = 1,
         run: RunDir = None,
         seed: Seed = 0,
         json: JsonFlag = False,
@@ -44,7 +45,7 @@ def add(app: typer.Typer) -> None:
         workflow.fits_task(space, task, arch)
 
         def work(opened: Run) -> dict[str, Json]:
-            result = workflow.train_network(space, arch, task, recipe, opened)
+            result = workflow.train_network(space, arch, task, recipe, opened, devices)
             following = f"sartor export {shlex.quote(str(opened.path))}"
             return {"name": name, **result, "settings": recipe.model_dump(), "next": following}
 
@@ -54,5 +55,6 @@ def add(app: typer.Typer) -> None:
             "architecture": space.to_json(arch),
             "data": task.describe(),
             "recipe": recipe.model_dump(),
+            **({"devices": devices} if devices != 1 else {}),
         }
         run_job(job, seed, run, json, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,8 @@ import torch
 from torch import nn
 
 from sartor.core.errors import UserError
-from sartor.core.memory import keep_freed_memory
 from sartor.core.task import Batch, Split, Task
-from sartor.data.vision import import_torchvision
+from sartor.training.devices import Place, check, together
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import smoothed
@@ -57,30 +57,43 @@ class _Meter:
 
 
 def train(
-    network: nn.Module, task: Task, recipe: Recipe, run: Run, *, split: Split = "trainvalid", evaluate: Split = "test"
+    network: nn.Module,
+    task: Task,
+    recipe: Recipe,
+    run: Run,
+    *,
+    split: Split = "trainvalid",
+    evaluate: Split = "test",
+    devices: int = 1,
 ) -> dict[str, Any]:
     """Train `network` in place on `split` of `task`; it is left on the task's device in evaluation mode.
 
     One step of the run is one batch: its randomness comes from the run's streams by step number alone, so the same
     call after a kill ends with the same weights. The journal gets a line per epoch: loss, lr, and on `evaluate` the
     task's metric. Returns metric (name), value, loss (on `evaluate`), epochs, params, seconds (over all sittings).
-    Raises UserError when the loss is no longer finite, or when the task has no label smoothing to set.
+
+    devices: GPUs from the task's on, or processes on a CPU, that share every batch. The gradient is that of the whole
+    batch, weighed by examples. What differs is the random numbers of dropout, and batch norm: it normalises each share
+    by itself (what would join them is for GPUs alone), and the statistics that are kept are of the first device's.
+
+    Raises UserError when the loss is no longer finite, when the task has no label smoothing to set, and for devices
+    that are not there, that a batch is too small for, or that the task cannot be sent to.
     """
+    check(devices, torch.device(task.device), min(recipe.batch_size, task.length(split)))
     if recipe.label_smoothing is not None:
         task = smoothed(task, recipe.label_smoothing)
     _set_dropout(network, recipe.dropout)
-    keep_freed_memory()
-    import_torchvision()  # Fabric's own imports need one that loads
-    from lightning.fabric import Fabric
+    work = partial(_train, network=network, task=task, recipe=recipe, split=split, evaluate=evaluate)
+    follow = partial(work, run=run.follower())
+    with together(devices, torch.device(task.device), recipe.precision, follow) as place:
+        return work(place, run=run)
 
-    device = torch.device(task.device)
-    if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True  # or a resumed run would end with slightly other weights
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=1 if device.type == "cpu" else [device.index or 0],
-        precision=recipe.precision,
-    )
+
+def _train(
+    place: Place, *, network: nn.Module, task: Task, recipe: Recipe, run: Run, split: Split, evaluate: Split
+) -> dict[str, Any]:
+    """What every device does; the first one also evaluates, and returns what `train` does."""
+    fabric = place.fabric
     optimiser = sgd(
         network,
         lr=recipe.lr,
@@ -91,7 +104,7 @@ def train(
     )
     model, stepper = fabric.setup(network, optimiser)
     per_epoch = steps_per_epoch(task, split, recipe.batch_size)
-    total, meter = per_epoch * recipe.epochs, _Meter(device)
+    total, meter = per_epoch * recipe.epochs, _Meter(fabric.device)
     batches: Iterator[Batch] | None = None
     for step in run.steps(total, network=network, optimiser=optimiser, meter=meter):
         epoch, i = divmod(step, per_epoch)
@@ -100,27 +113,32 @@ def train(
             batches = islice(iter(task.batches(split, size=recipe.batch_size, seed=seed, epoch=epoch)), i, None)
         lr = _lr(recipe, step, per_epoch)
         set_lr(optimiser, lr)
-        batch = next(batches)
-        torch.manual_seed(run.torch_seed("step", step))  # dropout
+        batch, weight = place.share(next(batches))
+        torch.manual_seed(run.torch_seed("step", step, *([place.rank] if place.rank else [])))  # dropout
         model.train()
-        loss = task.loss(model, batch)
+        loss = task.loss(model, batch) * weight
         stepper.zero_grad()
         fabric.backward(loss)
+        place.average(network)
         if recipe.clip_norm is not None:
             fabric.clip_gradients(model, stepper, max_norm=recipe.clip_norm, error_if_nonfinite=False)
         stepper.step()
-        meter.add(loss)
+        meter.add(place.mean(loss))
         if i + 1 == per_epoch:
             mean = meter.take()
-            if not mean < float("inf"):
-                raise UserError(
-                    f"the loss is {mean} in epoch {epoch + 1}; lower lr={recipe.lr:g} or lengthen the warm-up."
-                )
-            fields: dict[str, Any] = {"epoch": epoch + 1, "loss": mean, "lr": lr}
-            if recipe.evaluate_every and (epoch + 1) % recipe.evaluate_every == 0:
-                model.eval()
-                fields[task.metric.name] = task.evaluate(model, evaluate)[task.metric.name]
-            run.log("epoch", **fields)
+            if place.rank == 0:
+                if not mean < float("inf"):
+                    raise UserError(
+                        f"the loss is {mean} in epoch {epoch + 1}; lower lr={recipe.lr:g} or lengthen the warm-up."
+                    )
+                fields: dict[str, Any] = {"epoch": epoch + 1, "loss": mean, "lr": lr}
+                if recipe.evaluate_every and (epoch + 1) % recipe.evaluate_every == 0:
+                    model.eval()
+                    fields[task.metric.name] = task.evaluate(model, evaluate)[task.metric.name]
+                run.log("epoch", **fields)
+            place.meet(f"epoch {epoch}")
+    if place.rank:
+        return {}
     model.eval()
     result = task.evaluate(model, evaluate)
     return {
@@ -135,7 +153,7 @@ def train(
 
 
 def _lr(recipe: Recipe, step: int, per_epoch: int) -> float:
-    warmup = round(recipe.warmup_epochs * per_epoch)
+    warmup = round(recipe.warmup * per_epoch)
     return cosine(step, recipe.epochs * per_epoch, peak=recipe.lr, warmup=warmup, start=recipe.warmup_lr)
 
 

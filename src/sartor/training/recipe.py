@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sartor.core.errors import UserError, unknown
+
+Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
 
 
 class Recipe(BaseModel):
@@ -18,7 +20,11 @@ class Recipe(BaseModel):
     epochs: int = Field(default=30, ge=1, description="passes over the training data")
     batch_size: int = Field(default=128, ge=1, description="images per step")
     lr: float = Field(default=0.1, gt=0, description="learning rate after the warm-up")
-    warmup_epochs: float = Field(default=1.0, ge=0, description="epochs from warmup_lr up to lr, linearly")
+    warmup_epochs: float | None = Field(
+        default=None,
+        ge=0,
+        description="epochs from warmup_lr up to lr, linearly; default: 1, at most a tenth of epochs",
+    )
     warmup_lr: float = Field(
         default=0.01, ge=0, description="learning rate of the first step, where there is a warm-up"
     )
@@ -29,14 +35,19 @@ class Recipe(BaseModel):
     label_smoothing: float | None = Field(default=None, ge=0, lt=1, description="default: as the task has it")
     clip_norm: float | None = Field(default=5.0, gt=0, description="largest norm of the gradient; none: any")
     dropout: float | None = Field(default=None, ge=0, lt=1, description="default: as the network has it")
-    precision: Literal["32-true", "bf16-mixed"] = Field(default="32-true", description="arithmetic of the network")
+    precision: Precision = Field(default="32-true", description="arithmetic of the network")
     evaluate_every: int = Field(default=1, ge=0, description="epochs between evaluations; 0: only at the end")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs={self.warmup_epochs:g} must be below epochs={self.epochs}")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup:g} must be below epochs={self.epochs}")
         return self
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up."""
+        return min(1.0, self.epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
     @classmethod
     def paper(cls, **changes: Any) -> Recipe:
