@@ -1,4 +1,7 @@
-"""Weight sharing: every candidate once, one path at a time."""
+"""Weight sharing: every candidate once, one path at a time.
+
+Batch norms of supernets have no scale and shift: shared ones would be trained by all paths at once (LightNAS code).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ from torch import Tensor, nn
 from sartor.core import SearchSpace
 from sartor.core.errors import UserError
 from sartor.core.task import Path
+from sartor.layers.cell import MixedCell
 
 
 class ChainSupernet(nn.Module):
     """All candidates of all slots of a space whose networks are chains with one part per slot.
 
     Only the modules on the path run, so that a step costs the time and the activations of one network.
-    Batch norms have no scale and shift: shared ones would be trained by all paths at once (LightNAS code).
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -37,9 +40,7 @@ class ChainSupernet(nn.Module):
                     arch = (*first[: part.slot], k, *first[part.slot + 1 :])
                     column.append(_parts(space, arch)[position].make())
             self.columns.append(column)
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.affine, module.weight, module.bias = False, None, None  # type: ignore[assignment]
+        _without_affine(self)
 
     def modules_on(self, arch: Sequence[int]) -> list[nn.Module]:
         """The modules a path runs, in order."""
@@ -59,6 +60,36 @@ class ChainSupernet(nn.Module):
         for new, old in zip(copies, self.modules_on(self.space.canonical(arch))):
             new.load_state_dict(old.state_dict(), strict=False)  # scale and shift stay 1 and 0
         return self.space.assemble(copies).to(next(self.parameters()).device)
+
+
+class CellSupernet(nn.Module):
+    """A chain in which the mixed cells hold all candidates and every cell takes the same path."""
+
+    def __init__(self, space: SearchSpace, chain: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.space, self.chain = space, nn.ModuleList(chain)
+        _without_affine(self)
+
+    def forward(self, *x: Tensor, path: Path) -> Tensor:
+        (y,) = x
+        for module in self.chain:
+            y = module(y, path) if isinstance(module, MixedCell) else module(y)
+        return y
+
+    def extract(self, arch: Sequence[int]) -> nn.Module:
+        arch = self.space.canonical(arch)
+        network = self.space.network(arch)
+        for new, old in zip(network.children(), self.chain):
+            pairs = zip(new.on, old.chosen(arch)) if isinstance(old, MixedCell) else [(new, old)]  # type: ignore[arg-type]
+            for target, source in pairs:
+                target.load_state_dict(source.state_dict(), strict=False)  # scale and shift stay 1 and 0
+        return network.to(next(self.parameters()).device)
+
+
+def _without_affine(supernet: nn.Module) -> None:
+    for module in supernet.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.affine, module.weight, module.bias = False, None, None  # type: ignore[assignment]
 
 
 def _parts(space: SearchSpace, arch: Sequence[int]) -> list[Any]:

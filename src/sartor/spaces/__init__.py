@@ -11,7 +11,12 @@ from sartor.runs import read_json
 from sartor.spaces.networks import Networks
 
 SPACES: Registry[SearchSpace] = Registry(
-    "space", {"mobilenet": "sartor.spaces.mobilenet:MobileNet", "uniform": "sartor.spaces.uniform:Uniform"}
+    "space",
+    {
+        "mobilenet": "sartor.spaces.mobilenet:MobileNet",
+        "uniform": "sartor.spaces.uniform:Uniform",
+        "nas-bench-201": "sartor.spaces.nasbench201:NASBench201",
+    },
 )
 
 
