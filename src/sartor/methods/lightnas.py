@@ -103,11 +103,12 @@ class LightNAS(LightNASSettings):
             torch.manual_seed(run.torch_seed("dropout", epoch))
             paths = torch.Generator().manual_seed(run.torch_seed("paths", epoch))
             tau = self.temperature * math.exp(-TEMPERATURE_FALL * self._progress(epoch))
-            fields: dict[str, Any] = {"epoch": epoch, "temperature": tau}
+            warm = epoch < self.warmup_epochs
+            fields: dict[str, Any] = {"epoch": epoch, "of": "warm-up" if warm else "search", "temperature": tau}
             supernet.train()
             if self.accuracy_term:
                 fields["loss"] = self._train_weights(s, epoch, tau, paths)
-            if epoch >= self.warmup_epochs:
+            if not warm:
                 fields |= self._train_logits(s, epoch, tau, paths)
             run.log("epoch", **fields, **_costs(s))
 

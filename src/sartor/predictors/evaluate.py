@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartor.core import F, Metric, SearchSpace, UserError
+from sartor.core.progress import progress
 from sartor.predictors.base import Predictor
 from sartor.predictors.ridge import Ridge
 
@@ -90,10 +91,10 @@ def evaluate(
             f"{'' if train is None else f' with {train} to train on'}; measure more, or ask for less."
         )
     known, numbers = [space.canonical(archs[i]) for i in whole.tolist()], numbers[whole]
-    rows = []
-    for name, make in {"ridge": Ridge, **predictors}.items():
+    rows, makers = [], {"ridge": Ridge, **predictors}
+    for name, make in makers.items():
         results = []
-        for fit, held in splits(len(known), count, train, seed):
+        for fit, held in progress(splits(len(known), count, train, seed), f"evaluate {name}", count):
             began = time.perf_counter()
             fitted = make().fit(space, [known[i] for i in fit], numbers[fit], metric=metric)
             seconds = time.perf_counter() - began
