@@ -28,7 +28,8 @@ class Sum(nn.Module):
         self.branches = nn.ModuleList(branches)
 
     def forward(self, x: Tensor) -> Tensor:
-        return reduce(torch.add, (branch(x) for branch in self.branches))
+        total: Tensor = reduce(torch.add, (branch(x) for branch in self.branches))
+        return total
 
 
 class Cell(nn.Module):
