@@ -6,12 +6,14 @@ import argparse
 import json
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from sartor.runs import read_json, write_json
 
@@ -23,12 +25,14 @@ PACKAGES = ("sartor", "torch", "numpy", "scipy", "onnxruntime")
 class Results:
     """One JSON file: settings once, finished cells as rows; the same command goes on where it stopped.
 
-    name: file name without ending; settings: everything that must be equal for rows to belong together.
+    Several processes may fill one file, each with cells of its own. name: file name without ending; settings:
+    everything that must be equal for rows to belong together.
     """
 
     def __init__(self, name: str, goal: str, settings: dict[str, Any]) -> None:
         from sartor.targets.conditions import conditions, cpu_model
 
+        CACHE.mkdir(parents=True, exist_ok=True)
         self.file = RESULTS / f"{name}.json"
         head = {
             "benchmark": name,
@@ -37,9 +41,8 @@ class Results:
             "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
             "machine": {"cpu": cpu_model(), **{k: v for k, v in conditions().items() if k != "hostname"}},
         }
-        old = read_json(self.file) if self.file.exists() else None
-        same = old is not None and old["settings"] == json.loads(json.dumps(settings))
-        self.data: dict[str, Any] = old if same else {**head, "rows": [], "summary": {}}
+        self.data: dict[str, Any] = {**json.loads(json.dumps(head)), "rows": [], "summary": {}}
+        self._read()
 
     def row(self, cell: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of a cell, computed once."""
@@ -48,16 +51,29 @@ class Results:
             if row["cell"] == cell:
                 return dict(row)
         row = {"cell": cell, **compute()}
-        self.data["rows"].append(row)
-        write_json(self.file, self.data)
+        with self._reading():
+            self.data["rows"].append(row)
         print(json.dumps(row), flush=True)
         return row
 
     def summarise(self, **figures: Any) -> None:
         """Replace the summary that docs/results.md is made from."""
-        self.data["summary"] = figures
-        write_json(self.file, self.data)
+        with self._reading():
+            self.data["summary"] = figures
         print(json.dumps(figures, indent=2), flush=True)
+
+    def _read(self) -> None:
+        old = read_json(self.file) if self.file.exists() else None
+        if old is not None and old["settings"] == self.data["settings"]:
+            self.data = old
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What other processes wrote is there, and what is changed here is written before they can."""
+        with FileLock(CACHE / f"{self.file.name}.lock"):
+            self._read()
+            yield
+            write_json(self.file, self.data)
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:

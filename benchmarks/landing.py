@@ -80,7 +80,6 @@ def main() -> None:
         "landed gap in [-0.5 %, 0]; re-measured median <= 3 %, max <= 6 %; argmax median <= 2 %, max <= 6 %; 2 slots",
         {**setting, "target": target.id, "shares": SHARES, "seeds": SEEDS, **CONTROLLERS[given.controller]},
     )
-    CACHE.mkdir(parents=True, exist_ok=True)
     store = Store(CACHE / "landing.db")
     file = CACHE / f"landing{'_full' if given.full else ''}.safetensors"
     if not file.exists():

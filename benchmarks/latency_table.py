@@ -39,7 +39,6 @@ def main() -> None:
         {"space": space.spec(), "target": target.id, "samples": samples, "repeated": REPEATED},
     )
     archs = workflow.design(space, samples)
-    CACHE.mkdir(parents=True, exist_ok=True)
     with Store(CACHE / "latency_table.db") as store:
         found = measure(space, target, archs, ["latency_ms"], store)
         passes = [

@@ -95,9 +95,17 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
     "mobilenet:tiny": lambda: spaces.get("mobilenet:tiny?width=0.4"),
     "tiny window": lambda: spaces.get("mobilenet:tiny?width=0.4").restrict({0: [1, 6], 3: [0, 2, 4], 8: [6]}),
     "ragged": Ragged,
+    "nas-bench-201": lambda: spaces.get("nas-bench-201?width=4&cells=1&resolution=8&classes=5"),
     "grid": Grid,
 }
-SHAPES = {"columns": (1, 4), "mobilenet:tiny": (1, 10), "tiny window": (1, 10), "ragged": (3, 5), "grid": (1, 4)}
+SHAPES = {
+    "columns": (1, 4),
+    "mobilenet:tiny": (1, 10),
+    "tiny window": (1, 10),
+    "ragged": (3, 5),
+    "nas-bench-201": (3, 5),
+    "grid": (1, 4),
+}
 
 
 def task_of(name: str) -> Classification:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from sartor.core import UserError
+from sartor.spaces.networks import Networks
+from sartor.spaces.parts import Parts
 from sartor.targets import available, get
 from sartor.targets import pack as packing
 from sartor.targets.pack import Failed, Packed, pack_onnx
@@ -79,6 +81,15 @@ def test_the_reference_is_the_same_for_all_chunks(monkeypatch):
     assert len(list(target.measure(ToySpace(2), archs, ["latency_ms"]))) == 8
     assert len(loaded) == 8 + 3 + 1, "three chunks with the reference in each, which was tried once before"
     assert len({id(packed) for packed in loaded}) == 8 + 1
+
+
+def test_spaces_made_of_others_are_measured_beside_the_same_network():
+    base = ToySpace(2)
+    for space in (base.restrict({0: [1, 3]}), Networks([(base, (0, 1)), (ToySpace(1), (2,))]), Parts(base)):
+        (one,) = quick("onnxruntime:cpu").measure(space, [(0,) * len(space.slots)], ["latency_ms"])
+        reference, arch = next(base.references())
+        assert one.error is None
+        assert one.conditions["reference_network"] == reference.key(arch)
 
 
 def test_threads_are_set_recorded_and_restored(monkeypatch):

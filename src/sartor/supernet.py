@@ -49,9 +49,7 @@ class ChainSupernet(nn.Module):
     def forward(self, *x: Tensor, path: Path) -> Tensor:
         (y,) = x
         for slot, module in zip(self.slots, self.modules_on(path.index)):
-            y = module(y)
-            if slot is not None and path.gates is not None:
-                y = y * path.gates[slot][path.index[slot]]
+            y = module(y) if slot is None else path.through(slot, y, module(y))
         return y
 
     def extract(self, arch: Sequence[int]) -> nn.Module:

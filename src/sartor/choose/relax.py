@@ -13,9 +13,11 @@ import torch
 from scipy.optimize import lsq_linear, minimize
 from torch import Tensor, nn
 
-from sartor.core import Architecture, F, SearchSpace
+from sartor.core import Architecture, F, Landed, Score, SearchSpace
 from sartor.core.score import Budget, SoftScore
 from sartor.core.task import Path
+
+SHARPNESS = 8.0  # what `settle` multiplies logits by at the end of a search
 
 
 class Relaxation(nn.Module):
@@ -171,6 +173,20 @@ def _equality(budgets: Sequence[Budget], budget: Budget) -> bool:
     return len(budgets) == 1 or budget.sense == "at"
 
 
+def settle(
+    relaxation: Relaxation, budgets: Sequence[Budget], aims: Sequence[float], alpha: torch.optim.Optimizer, done: float
+) -> list[float]:
+    """One update of the logits that keeps the expected costs at the aims; returns the multipliers.
+
+    done: share of the search that has passed, 0 to 1, by which P is sharpened.
+    """
+    values = balance(relaxation, budgets, aims)
+    alpha.step()
+    relaxation.sharpness.fill_(SHARPNESS**done)
+    hold(relaxation, budgets, aims)
+    return values
+
+
 def spread(relaxation: Relaxation, budgets: Sequence[Budget]) -> Tensor:
     """Scalar: standard deviation of the cost of a network drawn from P, relative to the limit, summed over budgets.
 
@@ -227,6 +243,23 @@ class Multipliers:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.values, self.near = [float(v) for v in state["values"]], bool(state["near"])
+
+
+def costs(relaxation: Relaxation, budgets: Sequence[Budget], multipliers: Sequence[float]) -> dict[str, float]:
+    """What every log line says: cost of the argmax, expected cost, gap to the budget, multiplier."""
+    argmax, gates, out = relaxation.argmax(), relaxation.probabilities(), {}
+    for budget, multiplier in zip(budgets, multipliers):
+        name, cost = budget.score.metric.name, float(budget.score([argmax])[0])
+        out[name] = cost
+        out[f"expected_{name}"] = float(soft(budget).soft(gates).detach())
+        out[f"gap_percent_{name}"] = budget.gap_percent(cost)
+        out[f"multiplier_{name}"] = multiplier
+    return out
+
+
+def priced(arch: Architecture, scores: Sequence[Score], status: str) -> Landed:
+    """An architecture with its costs."""
+    return Landed(arch, {score.metric.name: float(score([arch])[0]) for score in scores}, status)
 
 
 def soft(budget: Budget) -> SoftScore:

@@ -24,7 +24,9 @@ def add(app: typer.Typer) -> None:
         seed: Seed = 0,
         json: JsonFlag = False,
     ) -> None:
-        """Export a trained network with batch norms folded; each file is compared with its source.
+        """Export a trained network.
+
+        Batch norms are folded; each file is compared with its source.
 
         Example: sartor export runs/train-1a2b3c4d --format onnx
         """

@@ -27,7 +27,9 @@ def add(app: typer.Typer) -> None:
         seed: Seed = 0,
         json: JsonFlag = False,
     ) -> None:
-        """Measure a sample and fit a predictor; shows held-out quality beside ridge and the noise floor.
+        """Measure a sample and fit a predictor.
+
+        Shows held-out quality beside ridge and the noise floor.
 
         Example: sartor fit --space mobilenet:tiny --samples 300 --predictor all
         """

@@ -34,7 +34,9 @@ def add(app: typer.Typer) -> None:
         seed: Seed = 0,
         json: JsonFlag = False,
     ) -> None:
-        """Measure this CPU, search one budget on digits, train, compare, export, and write the page.
+        """Cut a network to this CPU, in minutes.
+
+        Measures, searches one budget on digits, trains, compares with a scaled baseline, exports, writes the page.
 
         Example: sartor quickstart
         """

@@ -17,7 +17,7 @@ def add(app: typer.Typer) -> None:
         out: Annotated[Path | None, typer.Option(help="Default: report.html in the first run.")] = None,
         json: JsonFlag = False,
     ) -> None:
-        """Write a self-contained HTML page about one or more runs.
+        """Write a page about one or more runs.
 
         Example: sartor report runs/quickstart
         """

@@ -10,7 +10,9 @@ from sartor.cli.common import JsonFlag, emit
 def add(app: typer.Typer) -> None:
     @app.command()
     def targets(json: JsonFlag = False) -> None:
-        """List targets of this machine with their ids and metrics, or why one cannot be used.
+        """List what can be measured on this machine.
+
+        Each target with its id and metrics, or why it cannot be used.
 
         Example: sartor targets
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,9 @@ class Restricted(SearchSpace):
     def edges(self) -> tuple[tuple[int, int], ...]:
         return self.base.edges
 
+    def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
+        yield from self.base.references()
+
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         return self.base.inputs(batch, None if arch is None else self.lift(arch))
 
@@ -102,10 +105,10 @@ class Restricted(SearchSpace):
     def lift_path(self, path: Path) -> Path:
         """A path of the base supernet; gates of dropped candidates are zero."""
         if path.gates is None:
-            return Path(self.lift(path.index))
+            return Path(self.lift(path.index), None, path.around)
         gates: list[Any] = []
         for gate, kept, slot in zip(path.gates, self.keep, self.base.slots):
             wide = gate.new_zeros(len(slot))
             wide[list(kept)] = gate
             gates.append(wide)
-        return Path(self.lift(path.index), tuple(gates))
+        return Path(self.lift(path.index), tuple(gates), path.around)

@@ -110,6 +110,14 @@ class SearchSpace(ABC):
         """Which slot feeds which, for graph predictors; default: a chain."""
         return tuple((i, i + 1) for i in range(len(self.slots) - 1))
 
+    def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
+        """Networks that drift can be seen by, best first: those of the middle, the first and the last candidates.
+
+        Spaces made of others give theirs, so that what is measured in either is relative to one and the same.
+        """
+        for share in (0.5, 0.0, 1.0):
+            yield self, self.canonical(tuple(int(share * (len(slot) - 1)) for slot in self.slots))
+
     # ------------------------------------------------------------------ identity
 
     @property

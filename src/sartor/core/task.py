@@ -19,16 +19,28 @@ Split: TypeAlias = Literal["train", "valid", "trainvalid", "test"]
 `trainvalid`, both, trains a found network; `test` is held out and no method may read it."""
 
 
+Around: TypeAlias = "Callable[[int, Tensor, Tensor], Tensor]"
+"""Slot, input and (gated) output of its chosen candidate; what is returned goes on instead of the output."""
+
+
 @dataclass(frozen=True)
 class Path:
     """One network inside a supernet.
 
     index: a candidate per slot; gates: per slot a (candidates,) tensor whose chosen entry multiplies the output
-    of the chosen candidate (1 in value, differentiable), or None to run plain.
+    of the chosen candidate (1 in value, differentiable), or None to run plain; around: called wherever a slot's
+    candidate has run, for methods that add something to it.
     """
 
     index: Architecture
     gates: tuple[Tensor, ...] | None = None
+    around: Around | None = None
+
+    def through(self, slot: int, x: Tensor, output: Tensor) -> Tensor:
+        """What a slot passes on when its chosen candidate makes `output` of `x`."""
+        if self.gates is not None:
+            output = output * self.gates[slot][self.index[slot]]
+        return output if self.around is None else self.around(slot, x, output)
 
 
 @runtime_checkable

@@ -43,7 +43,7 @@ class Cell(nn.Module):
         self.edges, self.on = edges, nn.ModuleList(modules)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _run(x, self.edges, list(self.on), [None] * len(self.edges))
+        return _run(x, self.edges, list(self.on), None)
 
 
 class MixedCell(nn.Module):
@@ -58,18 +58,18 @@ class MixedCell(nn.Module):
         return [column[k] for column, k in zip(self.on, arch)]  # type: ignore[index]
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
-        gates = [None] * len(self.edges) if path.gates is None else [g[k] for g, k in zip(path.gates, path.index)]
-        return _run(x, self.edges, self.chosen(path.index), gates)
+        return _run(x, self.edges, self.chosen(path.index), path)
 
 
-def _run(x: Tensor, edges: Edges, modules: Sequence[nn.Module], gates: Sequence[Tensor | None]) -> Tensor:
+def _run(x: Tensor, edges: Edges, modules: Sequence[nn.Module], path: Path | None) -> Tensor:
     nodes = [x]
     for node in range(1, edges[-1][1] + 1):
-        arriving = [
-            module(nodes[source]) if gate is None else module(nodes[source]) * gate
-            for (source, end), module, gate in zip(edges, modules, gates)
-            if end == node and not isinstance(module, Zero)
-        ]
+        arriving = []
+        for i, ((source, end), module) in enumerate(zip(edges, modules)):
+            if end == node and path is not None:
+                arriving.append(path.through(i, nodes[source], module(nodes[source])))
+            elif end == node and not isinstance(module, Zero):
+                arriving.append(module(nodes[source]))
         nodes.append(reduce(torch.add, arriving) if arriving else x * 0.0)
     return nodes[-1]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sartor.core.registry import Registry
-from sartor.methods.settings import LightNASSettings, Settings
+from sartor.methods.settings import LightNASSettings, Settings, SurgeNASSettings
 
 if TYPE_CHECKING:
     from sartor.core.method import Method
 
-METHODS: Registry[Method] = Registry("method", {"lightnas": "sartor.methods.lightnas:LightNAS"})
-SETTINGS: dict[str, type[Settings]] = {"lightnas": LightNASSettings}
+METHODS: Registry[Method] = Registry(
+    "method", {"lightnas": "sartor.methods.lightnas:LightNAS", "surgenas": "sartor.methods.surgenas:SurgeNAS"}
+)
+SETTINGS: dict[str, type[Settings]] = {"lightnas": LightNASSettings, "surgenas": SurgeNASSettings}

@@ -40,9 +40,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sartor.choose.relax import Multipliers, Relaxation, aims_of, balance, hold, soft, spread
+from sartor.choose.relax import Multipliers, Relaxation, aims_of, costs, priced, settle, spread
 from sartor.choose.solve import check_reachable, land
-from sartor.core import Batch, Budget, Found, Landed, Path, Score, SearchSpace, SoftScore, Task, UserError
+from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, SoftScore, Task, UserError
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
@@ -50,7 +50,6 @@ from sartor.training.tasks import smoothed
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (code)
 TEMPERATURE_FALL = 8.0  # 5 exp(-0.1 e) over 80 epochs (code)
-SHARPNESS = 8.0  # logits are multiplied by up to this at the end of the search
 NEAR = 0.006  # `final_damping` begins within 0.15 ms of 20 to 30 ms (code)
 
 
@@ -110,9 +109,9 @@ class LightNAS(LightNASSettings):
                 fields["loss"] = self._train_weights(s, epoch, tau, paths)
             if not warm:
                 fields |= self._train_logits(s, epoch, tau, paths)
-            run.log("epoch", **fields, **_costs(s))
+            run.log("epoch", **fields, **costs(relaxation, budgets, multipliers.values))
 
-        argmax = _priced(relaxation.argmax(), budgets, "argmax")
+        argmax = priced(relaxation.argmax(), [b.score for b in budgets], "argmax")
         winner = argmax
         if self.land:
             reward = relaxation.log_probabilities()
@@ -164,10 +163,7 @@ class LightNAS(LightNASSettings):
             s.alpha.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if self._settling:
-                solved.append(balance(s.relaxation, budgets, s.aims))
-                s.alpha.step()
-                s.relaxation.sharpness.fill_(SHARPNESS ** self._progress(epoch + (i + 1) / steps))
-                hold(s.relaxation, budgets, s.aims)
+                solved.append(settle(s.relaxation, budgets, s.aims, s.alpha, self._progress(epoch + (i + 1) / steps)))
             else:
                 s.alpha.step()
                 if self.multiplier is None:
@@ -220,19 +216,3 @@ class _Search:
     def loss(self, path: Path, batch: Batch) -> Tensor:
         """Cross-entropy of one path on a batch."""
         return self.task.loss(lambda *x: self.supernet(*x, path=path), batch)
-
-
-def _costs(s: _Search) -> dict[str, float]:
-    """What every log line says: cost of the argmax, expected cost, gap to the budget, multiplier."""
-    argmax, gates, out = s.relaxation.argmax(), s.relaxation.probabilities(), {}
-    for budget, multiplier in zip(s.multipliers.budgets, s.multipliers.values):
-        name, cost = budget.score.metric.name, float(budget.score([argmax])[0])
-        out[name] = cost
-        out[f"expected_{name}"] = float(soft(budget).soft(gates).detach())
-        out[f"gap_percent_{name}"] = budget.gap_percent(cost)
-        out[f"multiplier_{name}"] = multiplier
-    return out
-
-
-def _priced(arch: tuple[int, ...], budgets: Sequence[Budget], status: str) -> Landed:
-    return Landed(arch, {b.score.metric.name: float(b.score([arch])[0]) for b in budgets}, status)

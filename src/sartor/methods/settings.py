@@ -78,3 +78,33 @@ class LightNASSettings(Settings):
     def paper(cls, **changes: Any) -> Self:
         published: dict[str, Any] = {"controller": "published", "arch_lr": 1e-3, "land": False}
         return cls(**{**published, **changes})
+
+
+class SurgeNASSettings(Settings):
+    """Thesis 3.4.1; values marked (ours) are not published."""
+
+    epochs: int = Field(75, ge=1, description="passes over the data")
+    warmup_epochs: int = Field(25, ge=0, description="first epochs, logits frozen")
+    batch_size: int = Field(232, ge=2)
+    lr: float = Field(0.1, gt=0, description="weights: SGD, cosine to 0")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-5, ge=0)
+    clip_norm: float = Field(5.0, gt=0, description="gradient norm of the weights")
+    arch_lr: float | None = Field(
+        None, gt=0, description="logits: Adam; default 7.5e-4, or 10 / updates where updates are fewer than 13,000"
+    )
+    arch_weight_decay: float = Field(1e-3, ge=0)
+    temperature: float = Field(1.0, gt=0, description="of the samples, at the start")
+    last_temperature: float = Field(1e-3, gt=0, description="of the samples, at the end; exponential between (ours)")
+    identity: float = Field(2.0, ge=0, description="weight of the identity mapping, linearly to 0; 0: without")
+    beta: float | None = Field(
+        None, ge=0, description="weight of the cost, per its unit, instead of a budget (Eq. 3.12); 0 ignores the cost"
+    )
+    decision: float = Field(
+        2.0, ge=0, description="with a budget: weight of the cost's spread under P at the end (ours)"
+    )
+    land: bool = Field(True, description="with a budget: end with the most probable architecture inside it (ours)")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        return cls(**{"arch_lr": 7.5e-4, "land": False, **changes})

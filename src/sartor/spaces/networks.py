@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sartor.core import Architecture, Json, Part, SearchSpace, Slot
@@ -35,6 +35,9 @@ class Networks(SearchSpace):
     def key(self, arch: Sequence[int]) -> str:
         space, same = self._member(arch)
         return space.key(same)
+
+    def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
+        yield from self.members[0][0].references()
 
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         space, same = self._member((0,) if arch is None else arch)

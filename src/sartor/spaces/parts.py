@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from sartor.core import Json, Part, SearchSpace, Slot
+from sartor.core import Architecture, Json, Part, SearchSpace, Slot
 from sartor.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ class Parts(SearchSpace):
             chains += [base.parts((*first[:i], k, *first[i + 1 :])) for k in range(1, len(slot))]
         self._parts = list({part.key: part for chain in chains for part in chain or ()}.values())
         self.slots = (Slot("part", tuple(part.key for part in self._parts)),)
+
+    def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
+        yield from self.base.references()
 
     def _part(self, arch: Sequence[int]) -> Part:
         return self._parts[self.canonical(arch)[0]]

@@ -122,12 +122,11 @@ class LocalTarget(ABC):
                     yield Measurement(key, arch, name, one.samples, one.reference, now | failure, error)
 
     def _reference(self, space: SearchSpace) -> tuple[Packed | None, dict[str, str]]:
-        """The same network for every chunk, and which: the middle candidate of each slot, or the first or last."""
-        for share in (0.5, 0.0, 1.0):
-            arch = space.canonical(tuple(int(share * (len(slot) - 1)) for slot in space.slots))
-            packed = self.pack(space, [arch])[0]
+        """The same network for every chunk, and which: the first of the space's references that runs."""
+        for owner, arch in space.references():
+            packed = self.pack(owner, [arch])[0]
             if isinstance(packed, Packed) and not isinstance(self._live(packed), Failed):
-                return packed, {"reference_network": space.key(arch)}
+                return packed, {"reference_network": owner.key(arch)}
         logger.warning("no reference network of space %r runs: drift cannot be seen", space.name)
         return None, {}
 
