@@ -114,7 +114,8 @@ def _terms(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             cells = [r for r in trained if r["cell"]["limit_ms"] == limit and r["cell"]["accuracy_term"] == term]
             if cells:
                 found = interval([r["value"] for r in cells])
-                out.append({"budget (ms)": limit, "accuracy term": term, "accuracy (%)": found["mean"], **found})
+                row = {"budget (ms)": limit, "accuracy term": term, "accuracy (%)": found["mean"]}
+                out.append(row | {"low": found["low"], "high": found["high"], "seeds": len(cells)})
     return out
 
 

@@ -185,16 +185,21 @@ class _Search:
 
 
 class IdentityMapping(nn.Module):
-    """phi S_l(X_l), added to what layer l makes of X_l; `phi` is set by whoever searches."""
+    """phi S_l(X_l), added to what layer l makes of X_l; `phi` is set by whoever searches.
+
+    S_l is the identity where the layer keeps its shape, and a projection where channels or resolution change. Slots
+    whose output is no feature map of the same or half the resolution (a classifier) get none.
+    """
 
     def __init__(self, space: SearchSpace, supernet: Any) -> None:
         super().__init__()
         self.phi = 0.0
-        self.projections = nn.ModuleDict()
+        self.kept = nn.ModuleDict()
 
-        def project(slot: int, x: Tensor, output: Tensor) -> Tensor:
-            if x.shape != output.shape and str(slot) not in self.projections:
-                self.projections[str(slot)] = projection(x.shape, output.shape)
+        def note(slot: int, x: Tensor, output: Tensor) -> Tensor:
+            way = _way(x.shape, output.shape)
+            if way is not None:
+                self.kept[str(slot)] = way
             return output
 
         first = (0,) * len(space.slots)
@@ -203,28 +208,25 @@ class IdentityMapping(nn.Module):
             for slot in range(len(space.slots)):
                 arch = space.enable(first, slot)
                 if arch is not None:
-                    supernet(*space.inputs(1, arch), path=Path(arch, None, project))
+                    supernet(*space.inputs(1, arch), path=Path(arch, None, note))
 
     def forward(self, slot: int, x: Tensor, output: Tensor) -> Tensor:
-        if self.phi == 0.0:
+        if self.phi == 0.0 or str(slot) not in self.kept:
             return output
-        kept = self.projections[str(slot)](x) if str(slot) in self.projections else x
-        return output + self.phi * kept
+        added: Tensor = output + self.phi * self.kept[str(slot)](x)
+        return added
 
 
-def projection(before: Sequence[int], after: Sequence[int]) -> nn.Module:
-    """S_l where a layer changes its shape, (n, c, h, w) each: 1x1 convolution with norm, then 2x2 max pooling."""
-    if len(before) != 4 or len(after) != 4 or tuple(after[2:]) not in (
-        tuple(before[2:]), tuple(-(-size // 2) for size in before[2:])
-    ):  # fmt: skip
-        raise UserError(
-            f"the identity mapping has no way from {list(before)} to {list(after)}; search with --set identity=0."
-        )
-    channels = nn.Conv2d(before[1], after[1], 1, bias=False), nn.BatchNorm2d(after[1], affine=False)
-    smaller = before[2:] != after[2:]
-    return nn.Sequential(
-        *(channels if before[1] != after[1] else ()), *([nn.MaxPool2d(2, ceil_mode=True)] if smaller else [])
-    )
+def _way(before: Sequence[int], after: Sequence[int]) -> nn.Module | None:
+    """From one shape (n, c, h, w) to the other: 1x1 convolution with norm, 2x2 max pooling, as far as needed."""
+    if tuple(before) == tuple(after):
+        return nn.Identity()
+    halved = tuple(-(-size // 2) for size in before[2:])
+    if len(before) != 4 or tuple(after[2:]) not in (tuple(before[2:]), halved):
+        return None
+    channels = [nn.Conv2d(before[1], after[1], 1, bias=False), nn.BatchNorm2d(after[1], affine=False)]
+    smaller = [] if after[2:] == before[2:] else [nn.MaxPool2d(2, ceil_mode=True)]
+    return nn.Sequential(*(channels if before[1] != after[1] else []), *smaller)
 
 
 def skips(space: SearchSpace, arch: Sequence[int]) -> int:
