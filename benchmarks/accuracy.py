@@ -33,7 +33,7 @@ from sartor.targets.store import Store
 from sartor.training.recipe import Recipe
 
 SHARES, SEEDS = [0.45, 0.6, 0.8], [0, 1, 2]  # in order of worth; below 0.4 no width is narrow enough
-RESOLUTIONS = [8, 12, 16, 20, 24, 28, 32, 36, 40, 48]
+RESOLUTIONS = list(range(8, 33))
 REDUCED = {
     "space": "mobilenet:cifar?width=0.5&resolution=20",
     "data": "parquet:{data}/cifar10?images=6000&resolution=20",

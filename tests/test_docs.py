@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,23 @@ def test_the_space_of_the_guide_keeps_the_contract(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_finds_a_space_that_an_installed_package_names(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/guide.md").read_text()
+    (tmp_path / "mypackage").mkdir()
+    code = next(b for b in re.findall(r"```python\n(.*?)```", guide, re.S) if "Mine" in b)
+    (tmp_path / "mypackage/mine.py").write_text(code.replace('SPACES.register("mine", Mine)', "pass"))
+    (tmp_path / "mypackage-1.dist-info").mkdir()
+    (tmp_path / "mypackage-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1\n")
+    table = tomllib.loads(re.search(r"```toml\n(.*?)```", guide, re.S)[1])["project"]["entry-points"]  # type: ignore[index]
+    lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for group, names in table.items()]
+    (tmp_path / "mypackage-1.dist-info/entry_points.txt").write_text("".join(lines))
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", "from sartor.cli import main; main()", "spaces", "mine", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["size"] == 16
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks/results").glob("*.json")), ids=lambda p: p.stem)

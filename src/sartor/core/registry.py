@@ -14,17 +14,32 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Constructors by name. An entry is a callable, or `"module:attribute"` that is imported on first use."""
+    """Constructors by name. An entry is a callable, or `"module:attribute"` that is imported on first use.
 
-    def __init__(self, kind: str, entries: dict[str, str | Callable[..., T]]) -> None:
-        self.kind = kind
+    plugins: group of entry points in which installed packages offer more of them.
+    """
+
+    def __init__(self, kind: str, entries: dict[str, str | Callable[..., T]], plugins: str | None = None) -> None:
+        self.kind, self._plugins = kind, plugins
         self._entries = dict(entries)
 
     def __iter__(self) -> Iterator[str]:
+        self._discover()
         return iter(sorted(self._entries))
 
     def __contains__(self, name: str) -> bool:
+        if name not in self._entries:
+            self._discover()
         return name in self._entries
+
+    def _discover(self) -> None:
+        """Look once at what is installed; that takes longer than a name that is known should."""
+        if self._plugins is not None:
+            from importlib.metadata import entry_points
+
+            for point in entry_points(group=self._plugins):
+                self._entries.setdefault(point.name, point.value)
+            self._plugins = None
 
     def register(self, name: str, make: Callable[..., T]) -> None:
         """Add a constructor. Raises ValueError when the name is taken by another one."""
@@ -33,7 +48,7 @@ class Registry(Generic[T]):
         self._entries[name] = make
 
     def __getitem__(self, name: str) -> Callable[..., T]:
-        if name not in self._entries:
+        if name not in self:
             raise unknown(self.kind, name, self._entries)
         entry = self._entries[name]
         if isinstance(entry, str):

@@ -16,7 +16,12 @@ SPACES: Registry[SearchSpace] = Registry(
         "mobilenet": "sartor.spaces.mobilenet:MobileNet",
         "uniform": "sartor.spaces.uniform:Uniform",
         "nas-bench-201": "sartor.spaces.nasbench201:NASBench201",
+        "nas-bench-macro": "sartor.spaces.tabled:nas_bench_macro",
+        "fbnet": "sartor.spaces.tabled:fbnet",
+        "ofa-mobilenetv3": "sartor.spaces.tabled:ofa_mobilenetv3",
+        "hat": "sartor.spaces.tabled:hat",
     },
+    plugins="sartor.spaces",
 )
 
 
