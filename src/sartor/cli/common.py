@@ -85,6 +85,9 @@ def run_job(
     return result
 
 
+_FOR_PROGRAMS = ("settings", "choices", "rows", "points", "verb", "sartor_version", "seed")
+
+
 def emit(result: Json, as_json: bool) -> None:
     """One JSON object on stdout, or the same for people."""
     if as_json:
@@ -94,18 +97,19 @@ def emit(result: Json, as_json: bool) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    for key, value in result.items():
-        if key in ("settings", "choices", "rows", "points") or value is None:
+    last = {key: result[key] for key in ("run", "next") if key in result}
+    for key, value in {**{k: v for k, v in result.items() if k not in last}, **last}.items():
+        if key in _FOR_PROGRAMS or value is None or value in ({}, []):
             continue
         name = f"[bold]{key.replace('_', ' ')}[/bold]"
         if isinstance(value, list) and value and isinstance(value[0], dict):
             console.print(name)
             console.print(_table(value))
-        elif isinstance(value, dict) and len(value) > 1:
+        elif isinstance(value, dict) and len(value) > 1 and key != "space":
             console.print(name)
             for inner, v in value.items():
-                if v is not None:
-                    console.print(f"  {inner}  {_plain(v)}")
+                if v is not None and v not in ({}, []):
+                    console.print(f"  {inner.replace('_', ' ')}  {_plain(v)}")
         else:
             console.print(f"{name}  {_plain(value)}")
 

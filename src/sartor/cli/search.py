@@ -11,14 +11,20 @@ import typer
 
 from sartor.cli import common
 from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Samples, Seed, Set, Space, StoreRef, TargetRef
-from sartor.core import Json, UserError, parse_limit
+from sartor.core import Json, UserError, metric, parse_limit
 from sartor.methods import METHODS, SETTINGS
 from sartor.runs import write_json
 
 TRUSTED = 3.0  # percent: what counts as equal latency
 logger = logging.getLogger("sartor")
 Budgets = Annotated[
-    list[str], typer.Option("--budget", help="A limit with its unit: 20ms, 1.5mJ, 300MMACs. Repeatable.")
+    list[str] | None, typer.Option("--budget", help="A limit with its unit: 20ms, 1.5mJ, 300MMACs. Repeatable.")
+]
+Objectives = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objective", help="A cost that a method weighs where it has no limit: latency_ms, macs. Repeatable."
+    ),
 ]
 
 
@@ -35,7 +41,8 @@ def add(app: typer.Typer) -> None:
 def _add(group: typer.Typer, method: str) -> None:
     def search(
         space: Space,
-        budget: Budgets,
+        budget: Budgets = None,
+        objective: Objectives = None,
         data: Data = "digits",
         target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
         predictor: Annotated[
@@ -53,7 +60,7 @@ def _add(group: typer.Typer, method: str) -> None:
         json: JsonFlag = False,
     ) -> None:
         run_search(
-            method, space, budget, data, target, predictor, samples, two_sided, paper,
+            method, space, budget or [], objective or [], data, target, predictor, samples, two_sided, paper,
             common.settings_from(config, set_), device, store, run, seed, json,
         )  # fmt: skip
 
@@ -80,6 +87,7 @@ def run_search(
     method: str,
     space: str,
     limits: list[str],
+    objectives: list[str],
     data: str,
     target: str,
     predictor: str,
@@ -94,11 +102,20 @@ def run_search(
     as_json: bool,
 ) -> dict[str, Json]:
     """Search as the command line does, and print the result."""
+    weighs = [name for name, kind in SETTINGS.items() if kind.weighs]
+    if objectives and (limits or method not in weighs):
+        raise UserError(
+            f"--objective {objectives[0]} is for a method that weighs a cost ({', '.join(weighs)}) and has no limit on "
+            f"any; {method} was given {len(limits)} budgets."
+        )
+    if not limits and not objectives:
+        raise UserError(f"{method} needs a budget; add one such as --budget 20ms.")
     settings = SETTINGS[method].of(values, paper=paper).model_dump()
-    kinds = [parse_limit(limit)[0] for limit in limits]
+    kinds = [*(parse_limit(limit)[0] for limit in limits), *map(metric, objectives)]
 
     from sartor import spaces, targets, tasks, workflow
     from sartor.runs import Run
+    from sartor.spaces.complexity import Complexity
 
     found_space, found_target = spaces.get(space), targets.get(target)
     task = tasks.get(data, device)
@@ -108,7 +125,8 @@ def run_search(
     def work(run: Run) -> dict[str, Json]:
         scores = {name: _predictor(predictor, name, run) for name in measured_metrics}
         budgets = workflow.budgets_of(limits, scores, found_space, two_sided)
-        found = workflow.search(method, found_space, task, budget=budgets, run=run, **settings)
+        weighed = [scores.get(name) or Complexity(found_space, name) for name in objectives]
+        found = workflow.search(method, found_space, task, budget=budgets, objectives=weighed, run=run, **settings)
         with workflow.opened(store) as kept:
             both = [found.architecture, found.argmax.architecture]
             names = [*measured_metrics, "latency_ms"]
@@ -141,7 +159,7 @@ def run_search(
             return load(Path(name), space=found_space, target_id=found_target.id)
         saved = run.path / f"predictor-{metric_name}.safetensors"
         if not saved.exists():
-            near = next(parse_limit(limit)[1] for limit in limits if parse_limit(limit)[0].name == metric_name)
+            near = next((limit for kind, limit in map(parse_limit, limits) if kind.name == metric_name), None)
             fit = workflow.fit_predictor(
                 name, found_space, found_target,
                 samples=samples, metric_name=metric_name, near=near, store=store, seed=seed,
@@ -158,6 +176,7 @@ def run_search(
         "target": found_target.id,
         "data": task.describe(),
         "budgets": limits,
+        **({"objectives": objectives} if objectives else {}),
         "two_sided": two_sided,
         "predictor": predictor,
         "samples": samples,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,8 +11,9 @@ from sartor.core.errors import UserError, unknown
 
 
 class Settings(BaseModel):
-    """Base of all methods: frozen, and an unknown key is an error."""
+    """Base of all methods: frozen, and an unknown key is an error. weighs: a cost without a limit can be given."""
 
+    weighs: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
@@ -83,6 +84,7 @@ class LightNASSettings(Settings):
 class SurgeNASSettings(Settings):
     """Thesis 3.4.1; values marked (ours) are not published."""
 
+    weighs = True
     epochs: int = Field(75, ge=1, description="passes over the data")
     warmup_epochs: int = Field(25, ge=0, description="first epochs, logits frozen")
     batch_size: int = Field(232, ge=2)

@@ -14,7 +14,8 @@ Where we differ from the text: the identity mapping is added once per layer (the
 which case it would weigh K phi; Eq. 3.6 weighs it by sum_k p_k = 1); the re-normalised P of Algorithm 1 is a masked
 log softmax, exact where 0 / 0 stood. What the text leaves open: S_l where the shape changes is a 1x1 convolution with
 batch norm, then 2x2 max pooling (LightNAS code), both thrown away with phi; the temperature falls exponentially while
-the logits train (it has no say in which path is drawn, only in the gradient); phi falls over the whole search and is exactly 0 in its last epoch; Adam's betas are those of the sister system.
+the logits train (it has no say in which path is drawn, only in the gradient); phi falls over the whole search and is
+exactly 0 in its last epoch; Adam's betas are those of the sister system.
 
 The K paths use every operator once, so their summed cost does not depend on alpha where costs add up: beta acts
 through the straight-through gradient alone, and the summed loss would show nothing. The log says what the argmax costs.
