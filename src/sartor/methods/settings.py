@@ -63,7 +63,7 @@ class LightNASSettings(Settings):
     )
     multiplier_lr: float = Field(5e-4, gt=0, description="ascent step of the published controller")
     decision: float = Field(
-        2.0, ge=0, description="settling controller: weight of the cost's spread under P at the end"
+        6.0, ge=0, description="settling controller: weight of the cost's spread under P at the end"
     )
     multiplier: float | None = Field(
         None, description="a fixed multiplier of cost / limit - 1 instead of a learned one (Fig. 4.3)"
@@ -103,7 +103,7 @@ class SurgeNASSettings(Settings):
         None, ge=0, description="weight of the cost, per its unit, instead of a budget (Eq. 3.12); 0 ignores the cost"
     )
     decision: float = Field(
-        2.0, ge=0, description="with a budget: weight of the cost's spread under P at the end (ours)"
+        6.0, ge=0, description="with a budget: weight of the cost's spread under P at the end (ours)"
     )
     land: bool = Field(True, description="with a budget: end with the most probable architecture inside it (ours)")
 
