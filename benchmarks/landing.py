@@ -26,6 +26,7 @@ from common import CACHE, Results, interval, parser
 from sartor import workflow
 from sartor.choose.solve import reachable
 from sartor.core import METRICS, Budget
+from sartor.methods import SETTINGS
 from sartor.predictors import load
 from sartor.runs import Run
 from sartor.targets.store import Store
@@ -74,11 +75,18 @@ def main() -> None:
     space, target = sartor.spaces.get(setting["space"]), sartor.targets.get("onnxruntime:cpu?threads=1")
     data = setting["data"].format(data=os.environ.get("SARTOR_DATA", "../shared/data"))
     task = sartor.tasks.get(data, "cuda" if given.full and torch.cuda.is_available() else "cpu")
+    engine = SETTINGS["lightnas"]()
     name = f"landing_{given.controller}{'_full' if given.full else ''}"
     results = Results(
         name,
         "landed gap in [-0.5 %, 0]; re-measured median <= 3 %, max <= 6 %; argmax median <= 2 %, max <= 6 %; 2 slots",
-        {**setting, "target": target.id, "shares": SHARES, "seeds": SEEDS, **CONTROLLERS[given.controller]},
+        {
+            **setting,
+            "target": target.id,
+            "shares": SHARES,
+            "seeds": SEEDS,
+            "search": {**engine.model_dump(), **setting["search"], **CONTROLLERS[given.controller]},
+        },
     )
     store = Store(CACHE / "landing.db")
     file = CACHE / f"landing{'_full' if given.full else ''}.safetensors"

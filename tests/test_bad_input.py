@@ -21,6 +21,9 @@ from sartor.runs import Run, write_json
 from tests.fakes import additive
 
 TINY = "mobilenet:tiny"
+MACRO = "bench nas-bench-macro --accuracy a_acc --table"
+BENCH = f"{MACRO} P/macro.parquet --method random"
+ROWS = "bench predictors --cost b_ms --table P/macro.parquet --space nas-bench-macro --train"
 SEARCH = f"search lightnas --space {TINY} --predictor P/tiny.safetensors --budget"
 ORT = "onnxruntime:cpu"
 
@@ -120,6 +123,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table("nothing", png=list[bytes](), label=list[int]())
     table("torn", png=[b"junk"] * 30, label=labels)
     (place / "text.parquet").write_text("no table")
+    table("macro", arch=[f"0000000{i}" for i in range(3)], a_acc=[1.0, 2.0, 3.0], b_ms=[1.0, 2.0, 3.0], c=[1, 2, 3])
+    table("no_macro", arch=["0000000x"], a_acc=[1.0])
 
     (place / "text.db").write_text("this is no database, but long enough to look like a damaged one" * 20)
     with sqlite3.connect(place / "later.db") as later:
@@ -135,6 +140,12 @@ CASES = [
     ("search lightnass --space x", 2, "unknown method 'lightnass' lightnas"),
     ("search lightnas --budget 1ms", 2, "--space"),
     (f"search lightnas --space {TINY}", 2, "--budget"),
+    (f"search surgenas --space {TINY}", 2, "--budget"),
+    (f"search lightnas --space {TINY} --objective macs", 2, "--objective macs surgenas lightnas"),
+    (f"search surgenas --space {TINY} --objective macs --budget 1ms", 2, "--objective macs 1 budgets"),
+    (f"search surgenas --space {TINY} --objective speed", 2, "metric 'speed'"),
+    (f"search surgenas --space {TINY} --objective macs", 2, "beta"),
+    (f"search surgenas --space {TINY} --budget 1MMACs --set beta=1", 2, "beta=1 budget"),
     (f"measure --space {TINY} --sample 12", 2, "--sample"),
     (f"measure --space {TINY} --samples", 2, "--samples"),
     (f"measure --space {TINY} --samples many", 2, "--samples whole|integer"),
@@ -305,6 +316,34 @@ CASES = [
     (f"measure --space {TINY} --samples 10 --store P/empty", 2, "empty file"),
     (f"measure --space {TINY} --samples 10 --store P/file/below.db", 2, "below.db"),
     (f"measure --space {TINY} --samples 10 --store nosuchdb://host/x", 2, "nosuchdb"),
+    # tables
+    ("bench nas-bench-202 --table P/macro.parquet", 2, "unknown benchmark 'nas-bench-202' predictors"),
+    (f"{MACRO} P/macro.parquet", 2, "--method"),
+    (f"{MACRO} P/macro.parquet --method lightnas", 2, "lightnas supernet random sartor search lightnas --space"),
+    (f"{MACRO} P/macro.parquet --method randm", 2, "unknown method 'randm' 'random'"),
+    (f"{MACRO} P/none.parquet --method random", 2, "P/none.parquet does not exist"),
+    (f"{MACRO} P/text.parquet --method random", 2, "P/text.parquet no Parquet .csv"),
+    (f"{MACRO} P/same.parquet --method random", 2, "P/same.parquet no column 'arch' png label"),
+    (f"{MACRO} P/no_macro.parquet --method random", 2, "row 0 0 x 'arch' 8 0, 1, 2"),
+    (f"{BENCH} --accuracy d_acc", 2, "unknown column 'd_acc' a_acc"),
+    (f"{BENCH} --accuracy b_ms", 2, "b_ms latency_ms accuracies"),
+    (f"{BENCH} --test c", 2, "'c' does not say what it measures accuracy"),
+    (f"{BENCH} --cost b_ms", 2, "b_ms give both"),
+    (f"{BENCH} --budget 1ms", 2, "1ms give both"),
+    (f"{BENCH} --cost b_ms --budget 1", 2, "no unit 1ms"),
+    (f"{BENCH} --cost b_ms --budget 1mJ", 2, "energy_mj latency_ms ms"),
+    (f"{BENCH} --cost b_ms --budget 0.5ms", 3, "0.5ms b_ms 1 ms 3 ms"),
+    (f"{BENCH} --cost b_ms --budget 2ms --cost-rows 4", 2, "4 3 rows fewer"),
+    (f"{BENCH} --cost-rows 2", 2, "cost rows cost column"),
+    (f"{BENCH} --queries 0", 2, "--queries"),
+    (f"{BENCH} --seeds 0", 2, "--seeds"),
+    (f"{ROWS} 2,x", 2, "--train '2,x' 10,50,100,900"),
+    (f"{ROWS} 1", 2, "--train '1' 2"),
+    (f"{ROWS} 5", 2, "3 measured 5 less"),
+    (f"{ROWS} 2 --seeds 1", 2, "--seeds"),
+    (f"{ROWS} 2 --cost b", 2, "unknown column 'b' b_ms"),
+    (f"{ROWS} 2 --space fbnet", 2, "no column 'op_idx' fbnet arch"),
+    (f"{ROWS} 2 --space {TINY}", 2, "fbnet not about 'mobilenet'"),
 ]
 
 

@@ -1,14 +1,17 @@
-"""Choosers: the contract, and what is random search's own."""
+"""Choosers: the contract, and what is each one's own."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sartor.choose.evolve import Evolution, mutate
 from sartor.choose.sample import RandomSearch
-from sartor.core import UserError
+from sartor.core import Slot, UserError
 from tests.contracts.choosers import check_chooser
-from tests.fakes import Grid, Ragged, additive
+from tests.fakes import Forest, Grid, Ragged, additive
 
 
 @pytest.mark.parametrize("space", [Ragged(), Grid(6, 4)], ids=["ragged", "grid"])
@@ -29,3 +32,89 @@ def test_random_search_visits_a_small_space_once_each_and_then_has_nothing_to_as
 def test_a_batch_below_one_is_refused() -> None:
     with pytest.raises(UserError, match="batch=0"):
         RandomSearch(Grid(2, 2), batch=0)
+
+
+# ---------------------------------------------------------------------- evolution
+
+
+@pytest.mark.parametrize("space", [Ragged(), Grid(6, 4)], ids=["ragged", "grid"])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_evolution_keeps_the_contract(space, batch) -> None:
+    make = lambda: Evolution(space, population=6, sample=3, batch=batch, seed=3)  # noqa: E731
+    check_chooser(make, space, additive(space), rounds=10)
+
+
+@given(seed=st.integers(0, 2**32 - 1), changes=st.integers(1, 6))
+def test_a_mutation_changes_one_existing_slot_and_what_hangs_on_it(seed, changes) -> None:
+    space, rng = Ragged(), np.random.default_rng(seed)
+    arch = space.sample(rng, 1)[0]
+    for _ in range(changes):
+        child = mutate(space, arch, rng)
+        assert space.canonical(child) == child != arch
+        both = [a and b for a, b in zip(space.active(arch), space.active(child))]
+        assert sum(a != b for a, b, on in zip(arch, child, both) if on) == 1
+        arch = child
+
+
+def test_mutations_reach_every_neighbour_and_draw_what_comes_to_exist() -> None:
+    space, rng = Ragged(), np.random.default_rng(0)
+    shallow = (0, 1, 0, 0, 0)
+    children = {mutate(space, shallow, rng) for _ in range(400)}
+    assert {c for c in children if c[0] == 0} == {(0, 0, 0, 0, 0), (0, 2, 0, 0, 0)}
+    assert {c for c in children if c[0] == 1} == {(1, 1, k, 0, 0) for k in range(4)}
+    assert len({c for c in children if c[0] == 2}) == 4 * 3  # second, and third with its fourth
+
+
+def test_a_space_without_a_choice_does_not_change() -> None:
+    space = Forest([Slot("only", ("a",)), Slot("never", ("a", "b"), when=(0, frozenset()))])
+    assert mutate(space, (0, 0), np.random.default_rng(0)) == (0, 0)
+
+
+@pytest.mark.parametrize("better", ["less", "more"])
+def test_evolution_finds_in_fewer_questions_what_random_search_does_not(better) -> None:
+    space = Grid(8, 4)
+    score, sign = additive(space), 1 if better == "more" else -1
+    best = {}
+    for name, search in (
+        ("evolution", Evolution(space, better=better, population=20, sample=5)),
+        ("random", RandomSearch(space)),
+    ):
+        while len(search.told) < 400:
+            asked = search.ask()
+            search.tell(asked, score(asked))
+        best[name] = max(sign * v for v in search.told.values())
+    optimum = sum((u * sign).max() for u in score.terms().unary) + sign * score.terms().const
+    assert best["evolution"] == pytest.approx(optimum)
+    assert best["random"] < optimum - 0.1
+
+
+def test_the_oldest_dies_even_if_it_is_the_best() -> None:
+    space = Grid(5, 5)
+    search = Evolution(space, population=3, sample=30)
+    first = search.ask()
+    assert len(first) == 3
+    search.tell(first, np.array([5.0, 0.0, 7.0]))
+
+    def parent() -> set[int]:
+        (child,) = search.ask()
+        search.tell([child], np.array([9.0]))
+        return {i for i, arch in enumerate(first) if sum(a != b for a, b in zip(child, arch)) == 1}
+
+    assert [1 in parent() for _ in range(2)] == [True, True]  # alive are: 0 1 2, then 1 2 and a child
+    assert 1 not in parent()
+
+
+def test_failures_do_not_live_and_a_small_space_is_visited_once_each() -> None:
+    space = Grid(3, 3)
+    search, seen = Evolution(space, population=4, sample=2), []
+    while asked := search.ask():
+        seen += asked
+        search.tell(asked, np.array([np.nan if arch[0] == 0 else float(sum(arch)) for arch in asked]))
+    assert sorted(seen) == sorted(space.enumerate())
+    assert all(arch[0] for arch in search._alive)
+
+
+@pytest.mark.parametrize("wrong", [{"population": 0}, {"sample": 0}, {"batch": 0}])
+def test_impossible_evolutions_are_refused(wrong) -> None:
+    with pytest.raises(UserError, match="=0"):
+        Evolution(Grid(2, 2), **wrong)

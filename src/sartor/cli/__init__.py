@@ -23,7 +23,7 @@ app = typer.Typer(
 # typer brings its own click or uses the installed one, depending on its version
 _UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 INTERRUPTED = 130
-VERBS = ("quickstart", "spaces", "targets", "measure", "fit", "search", "train", "export", "report")
+VERBS = ("quickstart", "spaces", "targets", "measure", "fit", "search", "train", "export", "report", "bench")
 for _verb in VERBS:
     import_module(f"sartor.cli.{_verb}").add(app)
 
@@ -60,7 +60,7 @@ def _usage(error: Any) -> int:
         return 2
     commands = getattr(getattr(context, "command", None), "commands", None)
     if commands and message.startswith("No such command"):
-        kind = "method" if getattr(context, "parent", None) else "verb"
+        kind = {"search": "method", "bench": "benchmark"}.get(str(getattr(context, "info_name", "")), "verb")
         return _say(str(unknown(kind, message.split("'")[1], commands)), 2)
     message = " ".join(message.split()).rstrip(".")
     return _say(f"{message}; see {context.command_path if context else 'sartor'} --help.", 2)

@@ -1,0 +1,321 @@
+"""Methods and predictors on tables with known answers: methods ask, tables grade.
+
+A method here only asks for scores. It is a function of (space, quality, budget, queries, seed): `quality` answers at
+most so many different architectures, `budget` (None: none) may be asked without end. It returns the architecture it
+found, None for none, and a score of its own that predicts quality, None where it has none. It never sees the column
+that it is graded by.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sartor.choose.evolve import Evolution
+from sartor.choose.sample import RandomSearch
+from sartor.core import (
+    Architecture,
+    Budget,
+    F,
+    Json,
+    Metric,
+    Registry,
+    Score,
+    SearchSpace,
+    Unreachable,
+    UserError,
+    show,
+)
+from sartor.core.progress import progress
+from sartor.methods import METHODS
+from sartor.predictors import PREDICTORS, Predictor
+from sartor.predictors.evaluate import evaluate
+from sartor.runs import Run
+from sartor.tables import Table
+
+Answer: TypeAlias = tuple[Architecture | None, Score | None]
+_BATCH = 32
+_FOLDS = 5
+_NEEDS_PARTS = "lookup"
+_QUICK = ("ridge", "pairs", "mlp")
+
+
+class Asked(Score):
+    """Known values of architectures, and nothing else of the table they are from; NaN for all others.
+
+    most: how many different ones it answers, None for any number; read: those it has. Raises ValueError beyond.
+    """
+
+    def __init__(
+        self, space: SearchSpace, metric: Metric, values: Mapping[Architecture, float], most: int | None = None
+    ) -> None:
+        self.space, self.metric, self._values, self.most = space, metric, values, most
+        self.read: set[Architecture] = set()
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        known = [self.space.canonical(arch) for arch in archs]
+        new = {arch for arch in known if arch in self._values and arch not in self.read}
+        if self.most is not None and len(self.read) + len(new) > self.most:
+            raise ValueError(f"asked about {len(self.read) + len(new)} architectures, {self.most} are allowed")
+        self.read |= new
+        return np.array([self._values.get(arch, np.nan) for arch in known], dtype=np.float64)
+
+
+# ---------------------------------------------------------------------- methods
+
+
+def _ask(chooser: RandomSearch, quality: Score, budget: Budget | None, queries: int) -> Answer:
+    """What a chooser asks for is told until the queries are spent; the best of it.
+
+    What the budget excludes and what the table lacks are failures that cost no query.
+    """
+    spent = 0
+    while spent < queries and (asked := chooser.ask()):
+        fits = [True] * len(asked) if budget is None else [budget.feasible(c) for c in budget.score(asked)]
+        inside = [arch for arch, ok in zip(asked, fits) if ok][: queries - spent]
+        values = dict(zip(inside, map(float, quality(inside))))
+        told = [arch for arch, ok in zip(asked, fits) if arch in values or not ok]
+        chooser.tell(told, np.array([values.get(arch, np.nan) for arch in told]))
+        spent += int(np.isfinite(list(values.values())).sum())
+    sign = 1.0 if quality.metric.better == "more" else -1.0
+    found = {arch: sign * value for arch, value in chooser.told.items() if np.isfinite(value)}
+    return max(found, key=found.__getitem__, default=None), None
+
+
+def random(space: SearchSpace, quality: Score, budget: Budget | None, queries: int, seed: int) -> Answer:
+    """Random search among the networks within the budget."""
+    return _ask(RandomSearch(space, batch=_BATCH, seed=seed), quality, budget, queries)
+
+
+def evolution(space: SearchSpace, quality: Score, budget: Budget | None, queries: int, seed: int) -> Answer:
+    """Regularised evolution, in which only networks within the budget live."""
+    return _ask(Evolution(space, better=quality.metric.better, seed=seed), quality, budget, queries)
+
+
+ASKING: Registry[Answer] = Registry("method", {"random": random, "evolution": evolution})
+BASELINES = ("random", "evolution")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What methods are compared on.
+
+    accuracy, test, cost: columns; test: what the found network is graded by; limit: of the cost, with its unit;
+    cost_rows: a predictor of the cost is fitted on that many random rows, None: the table answers every question.
+    """
+
+    method: str
+    accuracy: str
+    test: str
+    cost: str | None = None
+    limit: str | None = None
+    queries: int = 781
+    seeds: int = 5
+    cost_rows: int | None = None
+
+
+def compare_methods(table: Table, job: Job, run: Run) -> dict[str, Json]:
+    """The method beside random search and regularised evolution, over seeds from the run's up.
+
+    Rows that lack a number of the job's columns are left out of everything and counted. Raises UserError for a method
+    that trains, a column of the wrong kind and a budget without cost, Unreachable for one that no network keeps.
+    """
+    grader = _Grader(table, job)
+    names = list(dict.fromkeys((job.method, *BASELINES)))
+    work = [(name, run.seed + i) for i in range(job.seeds) for name in names]
+    points = [
+        run.memo(f"{n} {seed}", partial(grader.search, n, seed)) for n, seed in progress(work, "search", len(work))
+    ]
+    graded = {name: grader.summary(name, [p for p in points if p["method"] == name]) for name in names}
+    return {
+        **graded[job.method],
+        "baselines": {name: graded[name] for name in BASELINES},
+        "space": table.space.spec(),
+        "rows": len(grader.usable),
+        "left_out": grader.left_out,
+        "repeated": table.repeated,
+        "seeds": job.seeds,
+        "accuracy_column": job.accuracy,
+        "test_column": job.test,
+        "cost_column": job.cost,
+        "cost": grader.source,
+        "budgets": [] if grader.limit is None else [grader.limit],
+        "points": points,
+    }
+
+
+class _Grader:
+    """The table's usable rows: it hands methods what they may ask, and grades what they found."""
+
+    def __init__(self, table: Table, job: Job) -> None:
+        if job.method not in ASKING and job.method in METHODS:
+            raise UserError(
+                f"method {job.method!r} trains a supernet instead of asking for scores; bench compares "
+                f"{', '.join(ASKING)}: run `sartor search {job.method} --space {table.space.name}` and look its "
+                "network up in the table."
+            )
+        ASKING[job.method]
+        if (job.cost is None) != (job.limit is None):
+            raise UserError(f"cost column {job.cost!r} and budget {job.limit!r} belong together; give both or neither.")
+        if job.cost_rows is not None and job.cost is None:
+            raise UserError(f"{job.cost_rows} cost rows are of no use without a cost; give its column and a budget.")
+        self.job, self.space = job, table.space
+        scores = {name: table.score(name) for name in (job.accuracy, job.test, job.cost) if name is not None}
+        for name in (job.accuracy, job.test):
+            if scores[name].metric.better != "more":
+                raise UserError(
+                    f"column {name!r} is a {scores[name].metric.name}, of which less is better; "
+                    "give a column of accuracies."
+                )
+        whole = np.all([np.isfinite(score.values) for score in scores.values()], axis=0).tolist()
+        self.usable = [arch for arch, i in table.row.items() if whole[i]]
+        self.left_out = len(table.row) - len(self.usable)
+        self.values = {
+            name: {arch: float(score.values[table.row[arch]]) for arch in self.usable} for name, score in scores.items()
+        }
+        self.metrics = {name: score.metric for name, score in scores.items()}
+        self.limit: dict[str, Json] | None = None
+        self.source: str | None = None
+        if not self.usable:
+            raise UserError(f"no row has numbers in all of {', '.join(scores)}; give other columns.")
+        if job.cost is not None and job.limit is not None:
+            self._check_budget(job.cost, job.limit)
+        self.predicted = cache(self._predicted)
+
+    def _check_budget(self, cost: str, limit: str) -> None:
+        metric, known = self.metrics[cost], self.values[cost].values()
+        budget = Asked(self.space, metric, {}).at(limit)
+        if budget.limit < min(known):
+            raise Unreachable(
+                f"no network of the table is within {limit} by {cost!r}; they reach from {show(min(known), metric)} "
+                f"to {show(max(known), metric)}: give a budget in that range."
+            )
+        self.limit = {"metric": metric.name, "limit": budget.limit, "unit": metric.unit, "sense": budget.sense}
+        self.source = "known" if self.job.cost_rows is None else "predicted"
+        if self.job.cost_rows is not None and self.job.cost_rows > len(self.usable):
+            raise UserError(
+                f"a predictor cannot be fitted on {self.job.cost_rows} cost rows; "
+                f"{len(self.usable)} rows have every number: give fewer."
+            )
+
+    def _predicted(self, seed: int) -> Predictor:
+        """The cost as a predictor that cross-validation chooses, fitted on random rows."""
+        assert self.job.cost is not None
+        pick = np.random.default_rng([seed, 1]).permutation(len(self.usable))[: self.job.cost_rows]
+        archs, known = [self.usable[i] for i in pick], self.values[self.job.cost]
+        return Earned().fit(
+            self.space, archs, np.array([known[arch] for arch in archs]), metric=self.metrics[self.job.cost]
+        )
+
+    def search(self, name: str, seed: int) -> dict[str, Json]:
+        """One search, graded by the table."""
+        job, budget, asked = self.job, None, None
+        if job.cost is not None and job.limit is not None:
+            asked = Asked(self.space, self.metrics[job.cost], self.values[job.cost])
+            budget = (asked if job.cost_rows is None else self.predicted(seed)).at(job.limit)
+        quality = Asked(self.space, self.metrics[job.accuracy], self.values[job.accuracy], job.queries)
+        arch, predicted = ASKING[name](self.space, quality, budget, job.queries, seed)
+        return {
+            "method": name,
+            "seed": seed,
+            "architecture": None if arch is None else list(arch),
+            **{
+                what: None if arch is None or column is None else self.values[column].get(arch)
+                for what, column in (("accuracy", job.accuracy), ("test", job.test), ("cost", job.cost))
+            },
+            "spearman": None if predicted is None else self._spearman(predicted, quality.read),
+            "accuracy_rows": len(quality.read),
+            "cost_rows": len(asked.read) if asked and job.cost_rows is None else job.cost_rows or 0,
+        }
+
+    def _spearman(self, predicted: Score, read: set[Architecture]) -> float | None:
+        """Rank correlation with the test accuracy of the networks that were not asked about."""
+        from scipy.stats import spearmanr
+
+        rest = [arch for arch in self.usable if arch not in read]
+        values = self.values[self.job.test]
+        return float(spearmanr(predicted(rest), [values[arch] for arch in rest]).statistic) if len(rest) > 1 else None
+
+    def summary(self, name: str, points: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
+        """Means over seeds; `test_std` is the standard deviation of a sample (n - 1)."""
+        limit = None if self.limit is None else self.limit["limit"]
+        test, cost = self.values[self.job.test], self.values.get(self.job.cost or "", {})
+        inside = [arch for arch in self.usable if limit is None or cost[arch] <= limit]
+        met = [p["cost"] is not None and limit is not None and p["cost"] <= limit for p in points]
+
+        def known(key: str) -> list[float]:
+            return [p[key] for p in points if p[key] is not None]
+
+        tests, correlations = known("test"), known("spearman")
+        return {
+            "method": name,
+            "queries": self.job.queries,
+            "optimum_test": max(test[arch] for arch in inside),
+            "test_mean": float(np.mean(tests)) if tests else None,
+            "test_std": float(np.std(tests, ddof=1)) if len(tests) > 1 else None,
+            "spearman_mean": float(np.mean(correlations)) if correlations else None,
+            "budget_met_share": None if limit is None else float(np.mean(met)),
+            "accuracy_rows": float(np.mean(known("accuracy_rows"))),
+            "cost_rows": float(np.mean(known("cost_rows"))),
+        }
+
+
+# ---------------------------------------------------------------------- predictors
+
+
+class Earned:
+    """Stands where a predictor is to be fitted, and becomes the one that has earned it: what sartor would use.
+
+    Cross-validation on the rows it is fitted on chooses, and only they do, among the quick ones: five folds of graph
+    networks take longer than they have won. chosen: how often which was.
+    """
+
+    def __init__(self, chosen: Counter[str] | None = None) -> None:
+        self.chosen: Counter[str] = Counter() if chosen is None else chosen
+
+    def fit(self, space: SearchSpace, archs: Sequence[Architecture], values: F, *, metric: Metric) -> Predictor:
+        """The chosen predictor, fitted on the same rows; ridge where they are too few to choose by."""
+        name, folds = "ridge", min(_FOLDS, len(archs) // 2)
+        if folds > 1:
+            quick = {name: make for name, make in _makers().items() if name in _QUICK}
+            rows = evaluate(quick, space, archs, values, metric=metric, count=folds)
+            name = next(str(row["predictor"]) for row in rows if row["default"])
+        self.chosen[name] += 1
+        return PREDICTORS.make(name).fit(space, archs, values, metric=metric)
+
+
+def _makers() -> dict[str, Callable[[], Predictor]]:
+    return {name: partial(PREDICTORS.make, name) for name in PREDICTORS if name != _NEEDS_PARTS}
+
+
+def compare_predictors(table: Table, cost: str, sizes: Sequence[int], seeds: int, seed: int = 0) -> dict[str, Json]:
+    """Every predictor that needs rows alone, on random training sets of each size, graded on all other rows.
+
+    `rows`: means over `seeds` training sets, and standard deviations (n - 1) as NAME_std; the row named `default` is
+    what sartor would use, and `chosen` there how often that was which. Raises UserError where the rows are too few.
+    """
+    score = table.score(cost)
+    archs, rows = list(table.row), []
+    for size in sizes:
+        chosen: Counter[str] = Counter()
+        makers: dict[str, Any] = {**_makers(), "default": partial(Earned, chosen)}
+        for row in evaluate(
+            makers, table.space, archs, score.values, metric=score.metric, train=size, count=seeds, seed=seed
+        ):
+            kept = {k: v for k, v in row.items() if k not in ("default", "dropped", "noise_floor", "rmse_splits")}
+            rows.append(kept | ({"chosen": dict(chosen)} if row["predictor"] == "default" else {}))
+    return {
+        "space": table.space.spec(),
+        "cost_column": cost,
+        "metric": score.metric.name,
+        "unit": score.metric.unit,
+        "left_out": int((~np.isfinite(score.values)).sum()),
+        "repeated": table.repeated,
+        "seeds": seeds,
+        "rows": rows,
+    }

@@ -1,0 +1,117 @@
+"""`sartor bench`: methods and predictors on public tables, in which every answer is known."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sartor.cli.common import JsonFlag, RunDir, Seed, run_job
+from sartor.core import Json, UserError
+
+WHOLE = ("nas-bench-201", "nas-bench-macro")  # tables that hold every network of their space
+TableFile = Annotated[Path, typer.Option("--table", help="Parquet or CSV file.")]
+
+
+def add(app: typer.Typer) -> None:
+    words = (
+        "Compare methods, or predictors, on a public table.\n\nExample: sartor bench nas-bench-201 --table FILE "
+        "--method evolution --accuracy cifar10_valid_acc_12ep --test cifar10_test_acc_200ep"
+    )
+    group = typer.Typer(help=words, no_args_is_help=True, rich_markup_mode=None)
+    app.add_typer(group, name="bench")
+    for space in WHOLE:
+        _add(group, space)
+    group.command()(predictors)
+
+
+def _add(group: typer.Typer, space: str) -> None:
+    def methods(
+        table: TableFile,
+        method: Annotated[str, typer.Option(help="random, evolution: methods that only ask for scores.")],
+        accuracy: Annotated[str, typer.Option(help="Column that the method may ask about.")],
+        test: Annotated[str | None, typer.Option(help="Column that grades; default: the same.")] = None,
+        cost: Annotated[str | None, typer.Option(help="Column that the budget is on.")] = None,
+        budget: Annotated[str | None, typer.Option(help="Upper limit with its unit: 3ms, 50MMACs.")] = None,
+        queries: Annotated[int, typer.Option(min=1, help="Networks whose accuracy may be asked.")] = 781,
+        seeds: Annotated[int, typer.Option(min=1, help="Searches, each with a seed of its own.")] = 5,
+        cost_rows: Annotated[
+            int | None, typer.Option(min=2, help="Predict the cost from that many rows; default: it is known.")
+        ] = None,
+        run: RunDir = None,
+        seed: Seed = 0,
+        json: JsonFlag = False,
+    ) -> None:
+        from sartor import tables
+        from sartor.bench import Job, compare_methods
+
+        job = Job(method, accuracy, test or accuracy, cost, budget, queries, seeds, cost_rows)
+        known = tables.load(space, table)
+        identity = {"verb": "bench", "name": space, "table": _digest(table), **vars(job)}
+        run_job(identity, seed, run, json, lambda opened: {"table": str(table), **compare_methods(known, job, opened)})
+
+    methods.__doc__ = f"""Search {space} with a method that only asks for scores, beside random search and evolution.
+
+        Example: sartor bench {space} --table FILE --method evolution --accuracy COLUMN --seeds 10
+        """
+    group.command(name=space)(methods)
+
+
+def predictors(
+    table: TableFile,
+    space: Annotated[str, typer.Option(help="nas-bench-201, nas-bench-macro, fbnet, ofa-mobilenetv3 or hat.")],
+    cost: Annotated[str, typer.Option(help="Column to predict.")],
+    train: Annotated[str, typer.Option(help="Rows to train on, sizes separated by commas.")] = "10,50,100,900",
+    seeds: Annotated[int, typer.Option(min=2, help="Random training sets of each size.")] = 5,
+    run: RunDir = None,
+    seed: Seed = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Compare every predictor, and the one sartor would use, on rows of a table they were not fitted on.
+
+    Example: sartor bench predictors --table FILE --space fbnet --cost gold_6226_ms --train 100,900
+    """
+    from sartor import tables
+    from sartor.bench import compare_predictors
+    from sartor.runs import Run
+
+    sizes = _sizes(train)
+    known = tables.load(space, table)
+
+    def work(opened: Run) -> dict[str, Json]:
+        from sartor.cli.fit import show
+
+        found = compare_predictors(known, cost, sizes, seeds, seed)
+        for size in sizes:
+            rows = [row for row in found["rows"] if row["train"] == size]
+            show(
+                {**found, "metric": f"{cost}, {size} to train on,", "noise_floor": None, "default": None, "rows": rows}
+            )
+        return {"table": str(table), **found}
+
+    identity = {
+        "verb": "bench",
+        "name": "predictors",
+        "table": _digest(table),
+        "space": known.space.spec(),
+        "cost": cost,
+        "train": sizes,
+        "seeds": seeds,
+    }
+    run_job(identity, seed, run, json, work)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(word) for word in text.split(",")]
+    except ValueError:
+        sizes = []
+    if min(sizes, default=0) < 2:
+        raise UserError(f"--train {text!r} is no list of whole numbers from 2 up; write it like 10,50,100,900.")
+    return sizes
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
