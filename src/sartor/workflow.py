@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 COUNTED = ("macs", "params")
 NOISE_SAMPLES = 30
+ENUMERABLE = 20_000
 
 
 def default_store() -> str:
@@ -125,8 +126,10 @@ def fit_predictor(
 ) -> Fit:
     """Measure what the store lacks, compare predictors on held-out architectures, fit one on all.
 
-    name: `ridge`, `lookup`, `mlp`; `auto` compares ridge and mlp, `all` compares all, and both take the one that has
-    earned it; near: a limit around which quality is reported too. Raises UserError when too little could be measured.
+    name: one of PREDICTORS; `auto` compares ridge, mlp and, in small spaces or where there are as many samples as
+    products of two slots' candidates, pairs; `all` compares all (lookup where parts are measured alone); both take the
+    one that has earned it; near: a limit around which quality is reported too. Raises UserError when too little could
+    be measured.
     """
     from sartor.predictors.evaluate import evaluate, noise_floor, splits
 
@@ -136,7 +139,7 @@ def fit_predictor(
         archs = design(space, samples, seed)
         found = measure(space, target, archs, [metric_name], kept)
         again = measure(space, target, archs[:NOISE_SAMPLES], [metric_name], kept, sitting="repeat")
-        names = {"auto": ["ridge", "mlp"], "all": ["ridge", "lookup", "mlp"]}.get(name, list({"ridge": 0, name: 0}))
+        names = _compared(name, space, len(archs))
         parts = measure_parts(space, target, metric_name, kept) if "lookup" in names else {}
     values = np.asarray([one.value for one in found])
     usable = int(np.isfinite(values).sum())
@@ -177,6 +180,17 @@ def fit_predictor(
         },
     }
     return Fit(predictor, report)
+
+
+def _compared(name: str, space: SearchSpace, samples: int) -> list[str]:
+    """Names of the predictors to fit; `auto` spends no time on products that there are too few samples to tell of."""
+    widths = np.array([len(slot) for slot in space.slots])
+    if name == "auto":
+        products = (widths.sum() ** 2 - (widths**2).sum()) // 2
+        return ["ridge", *(["pairs"] if products <= samples or space.size <= ENUMERABLE else []), "mlp"]
+    if name == "all":
+        return ["ridge", *(n for n in PREDICTORS if n != "ridge" and (n != "lookup" or space.local_parts))]
+    return list(dict.fromkeys(["ridge", name]))
 
 
 def _maker(name: str, parts: Mapping[str, float]) -> Any:

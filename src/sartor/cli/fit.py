@@ -10,7 +10,13 @@ from sartor.cli.common import JsonFlag, RunDir, Samples, Seed, Space, StoreRef, 
 from sartor.core import Json, UserError, parse_limit
 from sartor.runs import write_json
 
-Predictor = Annotated[str, typer.Option(help="auto, all, ridge, lookup or mlp; auto and all let the figures choose.")]
+Predictor = Annotated[
+    str,
+    typer.Option(
+        help="auto (the quick ones) or all (minutes), which let the figures choose, or ridge, lookup, pairs, mlp, svm, "
+        "gnn, gnn-plain, gcn."
+    ),
+]
 
 
 def add(app: typer.Typer) -> None:

@@ -46,7 +46,7 @@ def _add(group: typer.Typer, method: str) -> None:
         data: Data = "digits",
         target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
         predictor: Annotated[
-            str, typer.Option(help="auto, all, ridge, lookup, mlp, or a file that `sartor fit` wrote.")
+            str, typer.Option(help="auto, all, a name that `sartor fit` takes, or a file that it wrote.")
         ] = "auto",
         samples: Samples = 1000,
         two_sided: Annotated[bool, typer.Option("--two-sided", help="Land within 0.5 % on both sides.")] = False,

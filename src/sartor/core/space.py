@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +109,15 @@ class SearchSpace(ABC):
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Which slot feeds which, for graph predictors; default: a chain."""
         return tuple((i, i + 1) for i in range(len(self.slots) - 1))
+
+    def executed(self, gates: Sequence[Any]) -> list[Any] | None:
+        """What a runtime is left with once it has dropped what no output depends on; None: all that was chosen.
+
+        gates: per slot (..., candidates), one-hot or relaxed, NumPy arrays or tensors. Gives (..., operators) per slot,
+        of the same kind and differentiable: the weight of each candidate that does work, zero where it is in vain.
+        What is executed costs, but not every runtime drops the rest: predictors see both and find out.
+        """
+        return None
 
     def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
         """Networks that drift can be seen by, best first: those of the middle, the first and the last candidates.

@@ -15,6 +15,11 @@ PREDICTORS: Registry[Predictor] = Registry(
         "ridge": "sartor.predictors.ridge:Ridge",
         "lookup": "sartor.predictors.lookup:Lookup",
         "mlp": "sartor.predictors.mlp:MLP",
+        "pairs": "sartor.predictors.pairs:Pairs",
+        "svm": "sartor.predictors.svm:SVM",
+        "gnn": "sartor.predictors.gnn:GNN",
+        "gnn-plain": "sartor.predictors.gnn:PlainGNN",
+        "gcn": "sartor.predictors.gnn:GCN",
     },
 )
 

@@ -8,7 +8,6 @@ as many epochs as lower the error on the held-out fifth, and is then trained tha
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -91,6 +90,8 @@ class MLP(Predictor):
         import torch
         from torch import nn
 
+        from sartor.predictors.descent import descend
+
         generator = torch.Generator().manual_seed(self.seed)
         centre, spread = float(targets[train].mean()), float(targets[train].std()) or 1.0
         x = torch.tensor(inputs, dtype=torch.float32)
@@ -103,33 +104,22 @@ class MLP(Predictor):
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
             layers.append(layer)
         network = nn.Sequential(*(m for layer in layers for m in (layer, nn.ReLU())))[:-1]
-        x_train, y_train = x[train.tolist()], y[train.tolist()]
-        x_held, y_held = x[held.tolist()], y[held.tolist()]
-
-        def error() -> float:
-            with torch.no_grad():
-                return float(nn.functional.mse_loss(network(x_held).squeeze(1), y_held))
-
-        watch = self.early_stopping and len(held) > 0
-        best, kept, last = error() if watch else 0.0, copy.deepcopy(network.state_dict()), 0
-        optimiser = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        steps = self.epochs * -(-len(train) // self.batch)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        for epoch in range(stop):
-            order = torch.randperm(len(train), generator=generator)
-            for pick in torch.split(order, self.batch):
-                optimiser.zero_grad()
-                loss = nn.functional.mse_loss(network(x_train[pick]).squeeze(1), y_train[pick])
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-            if watch and (now := error()) < best:
-                best, kept, last = now, copy.deepcopy(network.state_dict()), epoch + 1
-        if watch:
-            network.load_state_dict(kept)
+        watched = (x[held.tolist()], y[held.tolist()]) if self.early_stopping and len(held) else None
+        epochs = descend(
+            network,
+            x[train.tolist()],
+            y[train.tolist()],
+            watched,
+            epochs=self.epochs,
+            stop=stop,
+            batch=self.batch,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            generator=generator,
+        )
         out = [(la.weight.detach().double().numpy(), la.bias.detach().double().numpy()) for la in layers]
         weight, bias = out[-1]
-        return [*out[:-1], (weight * spread, bias * spread + centre)], last if watch else stop
+        return [*out[:-1], (weight * spread, bias * spread + centre)], epochs
 
     def _rows(self, rows: F) -> F:
         x: F = rows @ self._encode
