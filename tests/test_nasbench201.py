@@ -93,6 +93,22 @@ def test_only_the_path_runs_in_the_supernet_and_gates_get_gradients():
     assert all(OPERATORS[int(name.split(".on.")[1].split(".")[1])] == "nor_conv_1x1" for name in trained)
 
 
+def test_a_window_knows_what_is_executed():
+    base = NASBench201()
+    window = base.restrict({0: [0, 3], 2: [1, 2, 4], 5: [3]})
+    archs = window.sample(np.random.default_rng(0), 20)
+
+    def executed(space, archs):
+        rows = space.one_hot(archs)
+        return space.executed([rows[:, a:b] for a, b in itertools.pairwise(space.offsets)])
+
+    for mine, theirs in zip(executed(window, archs), executed(base, [window.lift(a) for a in archs])):
+        np.testing.assert_array_equal(mine, theirs)
+    gates = tuple(torch.full((len(s),), 1 / len(s)) for s in window.slots)
+    assert all(isinstance(block, torch.Tensor) for block in window.executed(gates))
+    assert spaces.get("mobilenet:tiny").restrict({0: [1, 2]}).executed([]) is None
+
+
 @needs_data
 def test_counts_are_the_table_s():
     space = NASBench201()

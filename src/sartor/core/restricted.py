@@ -79,6 +79,13 @@ class Restricted(SearchSpace):
     def edges(self) -> tuple[tuple[int, int], ...]:
         return self.base.edges
 
+    def executed(self, gates: Sequence[Any]) -> list[Any] | None:
+        wide = []
+        for gate, kept, slot in zip(gates, self.keep, self.base.slots):
+            like: Any = getattr(gate, "new_tensor", np.asarray)
+            wide.append(gate @ like(np.eye(len(slot))[list(kept)]))
+        return self.base.executed(wide)
+
     def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
         yield from self.base.references()
 
