@@ -72,7 +72,8 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k.replace('_', ' ')} {_text(v)}" for k, v in value.items())
     if isinstance(value, list):
-        return " to ".join(_text(v) for v in value) if len(value) == 2 else ", ".join(_text(v) for v in value)
+        interval = len(value) == 2 and all(isinstance(v, int | float) for v in value)
+        return (" to " if interval else ", ").join(map(_text, value))
     return str(value)
 
 
