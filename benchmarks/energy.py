@@ -19,10 +19,10 @@ import torch
 
 import sartor
 from common import Results, interval, parser
+from sartor import tables
 from sartor.choose.solve import land, reachable
 from sartor.core import Budget
 from sartor.runs import Run
-from sartor.tables import nas_bench_201
 
 ENERGY, TEST = "hwnb_edgegpu_energy_mj", "cifar10_test_acc_200ep"
 SHARES, SEEDS, RANDOM = [0.4, 0.2, 0.6], [0, 1, 2], 200
@@ -46,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(torch.get_num_threads() if given.full else 1)
     root = os.environ.get("SARTOR_DATA", "../shared/data")
     task = sartor.tasks.get(setting["data"].format(data=root), "cuda" if torch.cuda.is_available() else "cpu")
-    table = nas_bench_201(f"{root}/nas_bench_201.parquet", sartor.spaces.get(setting["space"]))
+    table = tables.load(setting["space"], f"{root}/nas_bench_201.parquet")
     space, energy, test = table.space, table.score(ENERGY), table.score(TEST)
     low, high = reachable(space, energy)
     limits = [float(f"{low + share * (high - low):.3g}") for share in SHARES]

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import sartor
-from sartor import spaces
+from sartor import spaces, tables
 from sartor.core import Budget, UserError
 from sartor.core.task import Path as Route
 from sartor.runs import Run
 from sartor.spaces.complexity import Complexity
 from sartor.spaces.nasbench201 import OPERATORS, NASBench201
-from sartor.tables import Table, nas_bench_201
+from sartor.tables import Table
 from tests.contracts.scores import check_score
 from tests.contracts.spaces import check_space
 from tests.test_data_sources import SARTOR_DATA, needs_data
@@ -112,7 +112,7 @@ def test_a_window_knows_what_is_executed():
 @needs_data
 def test_counts_are_the_table_s():
     space = NASBench201()
-    table = nas_bench_201(f"{SARTOR_DATA}/nas_bench_201.parquet", space)
+    table = tables.load(space, f"{SARTOR_DATA}/nas_bench_201.parquet")
     archs = space.sample(np.random.default_rng(0), 40)
     rows = [table.row[a] for a in archs]
     known = table.columns["cifar10_mflops"][rows]  # counts the ten biases too
@@ -123,7 +123,7 @@ def test_counts_are_the_table_s():
 
 def test_a_table_answers_as_scores(tmp_path):
     space = NASBench201()
-    table = nas_bench_201(write(tmp_path / "t.parquet", space))
+    table = tables.load(space, write(tmp_path / "t.parquet", space))
     cost = table.score("pi_latency_ms")
     assert (cost.metric.name, table.score("test_acc").metric.name) == ("latency_ms", "accuracy")
     check_score(cost, space)
@@ -144,7 +144,7 @@ def test_a_table_answers_as_scores(tmp_path):
 def test_bad_tables_are_refused_in_one_line(tmp_path):
     space = NASBench201()
     path = write(tmp_path / "t.parquet", space, 50)
-    table = nas_bench_201(path)
+    table = tables.load("nas-bench-201", path)
     (tmp_path / "text.parquet").write_text("no")
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     gates = tuple(torch.full((5,), 0.2) for _ in space.slots)
@@ -152,10 +152,10 @@ def test_bad_tables_are_refused_in_one_line(tmp_path):
         (lambda: table.score("latency"), "did you mean"),
         (lambda: table.score("colour"), "does not say what it measures"),
         (lambda: table.score("pi_latency_ms").soft(gates), "50 of the 15625"),
-        (lambda: nas_bench_201(tmp_path / "none.parquet"), "does not exist"),
-        (lambda: nas_bench_201(tmp_path / "text.parquet"), "no Parquet file"),
-        (lambda: nas_bench_201(tmp_path / "other.parquet"), "no column 'arch_str'"),
-        (lambda: nas_bench_201(path, spaces.get("mobilenet:tiny")), "not about space 'mobilenet'"),
+        (lambda: tables.load(space, tmp_path / "none.parquet"), "does not exist"),
+        (lambda: tables.load(space, tmp_path / "text.parquet"), "no Parquet file"),
+        (lambda: tables.load(space, tmp_path / "other.parquet"), "no column 'arch_str'"),
+        (lambda: tables.load("mobilenet:tiny", path), "not about space 'mobilenet'"),
     ):
         with pytest.raises(UserError) as refused:
             attempt()
@@ -165,7 +165,7 @@ def test_bad_tables_are_refused_in_one_line(tmp_path):
 
 def test_a_search_lands_on_a_table_s_cost(tmp_path):
     space = spaces.get(SMALL + "&channels=3&classes=5")
-    cost = nas_bench_201(write(tmp_path / "t.parquet", NASBench201()), space).score("pi_latency_ms")
+    cost = tables.load(space, write(tmp_path / "t.parquet", NASBench201())).score("pi_latency_ms")
     budget = Budget(cost, 11.0)
     with Run(tmp_path / "run", {"test": "table"}, 0) as run:
         found = sartor.search(

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import lsq_linear, minimize
 from torch import Tensor, nn
 
-from sartor.core import Architecture, F, Landed, Score, SearchSpace
+from sartor.core import Architecture, F, Landed, Score, SearchSpace, UserError
 from sartor.core.score import Budget, SoftScore
 from sartor.core.task import Path
 
@@ -147,7 +147,9 @@ def hold(relaxation: Relaxation, budgets: Sequence[Budget], aims: Sequence[float
         high = np.where(absent, -np.inf, c).max(axis=2)
         margin = 1e-3 * (high - low).sum(axis=1)  # a linearised score may ask for what P cannot give
         want = np.clip(want, low.sum(axis=1) + margin, high.sum(axis=1) - margin)
-        steepest = 50.0 / (sharpness * max(float((high - low).max()), 1e-12))
+        decided = float((log_p.max(axis=1) - np.where(absent, np.inf, log_p).min(axis=1)).max())
+        # what is all but decided the other way must be within reach
+        steepest = (50.0 + decided) / (sharpness * max(float((high - low).max()), 1e-12))
         bounds = [(-steepest if _equality(budgets, b) else 0.0, steepest) for b in budgets]
 
         def dual(x: F, c: F = c, want: F = want, log_p: F = log_p) -> tuple[float, F]:
@@ -260,6 +262,14 @@ def costs(relaxation: Relaxation, budgets: Sequence[Budget], multipliers: Sequen
 def priced(arch: Architecture, scores: Sequence[Score], status: str) -> Landed:
     """An architecture with its costs."""
     return Landed(arch, {score.metric.name: float(score([arch])[0]) for score in scores}, status)
+
+
+def differentiable(method: str, scores: Sequence[Score]) -> list[SoftScore]:
+    """The scores, which a method descends on. Raises UserError for one that cannot be asked about gates."""
+    for score in scores:
+        if not isinstance(score, SoftScore):
+            raise UserError(f"{method} needs a differentiable {score.metric.name} predictor; `sartor fit` makes some.")
+    return [score for score in scores if isinstance(score, SoftScore)]
 
 
 def soft(budget: Budget) -> SoftScore:

@@ -40,9 +40,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sartor.choose.relax import Multipliers, Relaxation, aims_of, costs, priced, settle, spread
+from sartor.choose.relax import Multipliers, Relaxation, aims_of, costs, differentiable, priced, settle, spread
 from sartor.choose.solve import check_reachable, land
-from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, SoftScore, Task, UserError
+from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, Task, UserError
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
@@ -65,11 +65,7 @@ class LightNAS(LightNASSettings):
             )
         if not budgets:
             raise UserError("lightnas needs a budget; add one such as --budget 20ms.")
-        for budget in budgets:
-            if not isinstance(budget.score, SoftScore):
-                raise UserError(
-                    f"lightnas needs a differentiable {budget.score.metric.name} predictor: ridge, lookup or mlp."
-                )
+        differentiable("lightnas", [b.score for b in budgets])
 
     def search(
         self, space: SearchSpace, objectives: Sequence[Score], budgets: Sequence[Budget], run: Run, task: Task | None

@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sartor.choose.relax import Relaxation, aims_of, costs, priced, settle, spread
+from sartor.choose.relax import Relaxation, aims_of, costs, differentiable, priced, settle, spread
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, SoftScore, Task, UserError
 from sartor.methods.settings import SurgeNASSettings
@@ -62,7 +62,7 @@ class SurgeNAS(SurgeNASSettings):
             raise UserError(f"surgenas was given beta={self.beta:g} and a budget, which drives beta; give one of them.")
         if not budgets and self.beta is None:
             raise UserError("surgenas needs a budget such as --budget 20ms, or --set beta=... and a cost to weigh.")
-        _soft([b.score for b in budgets])
+        differentiable("surgenas", [b.score for b in budgets])
 
     def search(
         self, space: SearchSpace, objectives: Sequence[Score], budgets: Sequence[Budget], run: Run, task: Task | None
@@ -71,7 +71,7 @@ class SurgeNAS(SurgeNASSettings):
         self.check(space, budgets)
         if task is None:
             raise UserError("surgenas trains on data; give it a task such as --data digits.")
-        weighed = [] if budgets else _soft(objectives)
+        weighed = [] if budgets else differentiable("surgenas", objectives)
         aims = aims_of(budgets, check_reachable(space, budgets))
         torch.backends.cudnn.deterministic = True  # or a resumed search would end with slightly other weights
 
@@ -234,10 +234,3 @@ def skips(space: SearchSpace, arch: Sequence[int]) -> int:
     """How many layers of a network compute nothing."""
     chosen = zip(space.slots, arch, space.active(arch))
     return sum(on and slot.candidates[k].startswith(NOTHING) for slot, k, on in chosen)
-
-
-def _soft(scores: Sequence[Score]) -> list[SoftScore]:
-    for score in scores:
-        if not isinstance(score, SoftScore):
-            raise UserError(f"surgenas needs a differentiable {score.metric.name} predictor: ridge, lookup or mlp.")
-    return [score for score in scores if isinstance(score, SoftScore)]

@@ -34,13 +34,8 @@ class NASBench201(ChainSpace):
     def __init__(
         self, *, width: int = 16, cells: int = 5, classes: int = 10, resolution: int = 32, channels: int = 3
     ) -> None:
-        self.width, self.cells, self.classes, self.resolution, self.channels = (
-            width,
-            cells,
-            classes,
-            resolution,
-            channels,
-        )
+        self.width, self.cells, self.classes = width, cells, classes
+        self.resolution, self.channels = resolution, channels
         for name, least in (("width", 1), ("cells", 1), ("classes", 2), ("resolution", 4), ("channels", 1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

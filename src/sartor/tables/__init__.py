@@ -7,7 +7,7 @@ from pathlib import Path
 from sartor.core import SearchSpace
 from sartor.tables.table import Table, TableScore
 
-__all__ = ["Table", "TableScore", "load", "nas_bench_201"]
+__all__ = ["Table", "TableScore", "load"]
 
 
 def load(space: SearchSpace | str, file: Path | str) -> Table:
@@ -20,8 +20,3 @@ def load(space: SearchSpace | str, file: Path | str) -> Table:
     from sartor.tables.files import read
 
     return read(spaces.get(space) if isinstance(space, str) else space, Path(file))
-
-
-def nas_bench_201(file: Path | str, space: SearchSpace | None = None) -> Table:
-    """NAS-Bench-201; space: how the same 15,625 cells are built, default as published."""
-    return load("nas-bench-201" if space is None else space, file)

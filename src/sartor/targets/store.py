@@ -161,10 +161,12 @@ class Store:
         if reference is None or not found.steady:
             return None
         identity = {"target": target_id, "metric": found.metric, "reference": reference}
-        _insert(self._engine, _anchors, identity | {"value": min(found.reference)})
         query = sql.select(_anchors.c.value).where(*(_anchors.c[name] == value for name, value in identity.items()))
         with self._engine.connect() as connection:
-            return float(connection.execute(query).scalar_one())
+            first = connection.execute(query).scalar_one_or_none()
+        if first is None and _insert(self._engine, _anchors, identity | {"value": min(found.reference)}):
+            return min(found.reference)
+        return self.anchor(target_id, found) if first is None else float(first)  # None: another process was first
 
     # ------------------------------------------------------------------ reading
 
