@@ -171,6 +171,19 @@ CASES = [
     (f"spaces {TINY}?dropout=1", 2, "dropout=1 0.95"),
     ("spaces uniform?widths=2", 2, "widths=2 list"),
     ("spaces P/none.json", 2, "no file none.json"),
+    ("targets --space mobilenet:tiny", 2, "--group add"),
+    ("targets --group", 2, "--group --space --target --table"),
+    (f"targets --group --space {TINY}", 2, "--target --table"),
+    (f"targets --group --space {TINY} --target {ORT} --table P/macro.parquet", 2, "--target --table"),
+    (f"targets --group --space {TINY} --target {ORT} --cost a_ms", 2, "--cost --table"),
+    (f"targets --group --space {TINY} --target toaster:cpu --target {ORT}", 2, "unknown target 'toaster' onnxruntime"),
+    ("targets --group --space nas-bench-macro --table P/macro.parquet --cost x_ms", 2, "unknown column 'x_ms' b_ms"),
+    ("targets --group --space nas-bench-macro --table P/macro.parquet", 2, "devices measure"),
+    ("scale P/none", 2, "none"),
+    ("scale P/good.json --target toaster:cpu", 2, "unknown target 'toaster'"),
+    ("scale P/good.json --step 0", 2, "step=0 above"),
+    ("scale P/good.json --most 1", 2, "most=1 above"),
+    ("scale P/good.json --most 1.05", 2, "--most"),
     ("spaces P/cut.json", 2, "cut.json damaged"),
     ("spaces P/list.json", 2, "'space'"),
     ("spaces P/broken_space.json", 2, "damaged"),
@@ -382,7 +395,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     words = [word.replace("P/", f"{quiet_place}/") for word in line.split()]
     run = tmp_path / "run"
-    if words[0] in ("measure", "fit", "train", "export") or words[:2] == ["search", "lightnas"]:
+    if words[0] in ("measure", "fit", "train", "export", "scale") or words[:2] == ["search", "lightnas"]:
         words[1:1] = [] if words[0] == "search" else ["--run", str(run)]
         words[2:2] = ["--run", str(run)] if words[0] == "search" else []
     before = tree(quiet_place)

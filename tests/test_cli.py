@@ -166,6 +166,7 @@ def flow(place: Path) -> dict[str, tuple[list[object], dict[str, Any]]]:
     go("search lightnas", "--space", TINY, *limits, "--predictor", fit["file"], *SMALL, *common)
     go("train", place / "search", "--set", "epochs=2", "--name", "mine")
     go("export", place / "train")
+    go("scale", place / "search", "--step", 0.5, "--most", 2, *common)
     go("report", place, "--out", place / "page.html")
     return way
 
@@ -173,7 +174,7 @@ def flow(place: Path) -> dict[str, tuple[list[object], dict[str, Any]]]:
 def test_every_result_is_one_object_with_the_stable_keys(
     flow: dict[str, tuple[list[object], dict[str, Any]]], place: Path
 ) -> None:
-    for verb in ("measure", "fit", "search", "train", "export"):
+    for verb in ("measure", "fit", "search", "train", "export", "scale"):
         result = flow[verb][1]
         assert result.keys() >= STABLE
         assert (result["verb"], result["run"], result["seed"]) == (verb, str(place / verb), 0)
@@ -205,6 +206,33 @@ def test_a_search_says_what_it_found_and_how_far_from_the_budget(
     assert found["gap_percent"]["macs"] == pytest.approx(100 * (found["predicted"]["macs"] / limit - 1))
     assert found["measured_gap_percent"].keys() == {"latency_ms"}
     assert found["argmax"].keys() >= {"architecture", "predicted", "measured", "gap_percent", "measured_gap_percent"}
+
+
+def test_a_scaled_network_is_one_that_costs_no_more(
+    flow: dict[str, tuple[list[object], dict[str, Any]]], place: Path
+) -> None:
+    source, found = flow["search"][1], flow["scale"][1]
+    assert found.keys() >= FOUND
+    assert found["architecture"] == source["architecture"]
+    assert found["budgets"] == source["budgets"]
+    space = spaces.from_spec(found["space"])
+    assert space == spaces.get(TINY).scaled(found["factor"])
+    assert read_json(place / "scale" / "architecture.json") == space.to_json(found["architecture"])
+    assert [s["factor"] for s in found["steps"]] == [1.0, 1.5, 2.0]
+    assert found["measured_gap_percent"].keys() == {"latency_ms"}
+    assert found["roofline"]["peak_gmacs_per_s"] > 0
+    page = Path(found["page"]).read_text()
+    assert "width factor" in page
+    assert "GMACs/s" in page
+
+
+def test_devices_are_grouped_on_a_page(place: Path) -> None:
+    words = ["--space", TINY, "--target", "torch:cpu", "--target", target(place), "--samples", 12]
+    found = done("targets", "--group", *words, "--run", place / "groups")
+    assert len(found["devices"]) == 2
+    assert sorted(name for group in found["groups"] for name in group) == sorted(found["devices"])
+    assert found["networks"] == 12
+    assert "Kendall" in Path(found["page"]).read_text()
 
 
 def test_a_training_says_metric_value_and_size(flow: dict[str, tuple[list[object], dict[str, Any]]]) -> None:

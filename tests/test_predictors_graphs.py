@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sartor import workflow
 from sartor.core import F, SearchSpace, UserError
 from sartor.predictors import Predictor
 from sartor.predictors.gnn import GCN, GNN, PlainGNN
@@ -20,6 +19,7 @@ from sartor.predictors.ridge import Ridge
 from sartor.predictors.svm import SVM
 from sartor.predictors.views import soft_views, views
 from sartor.spaces.nasbench201 import EDGES, NASBench201
+from sartor.workflow import fitting
 from tests.contracts.scores import check_round_trip, check_score
 from tests.fakes import LATENCY, Curved, Grid, Ragged, additive, pairwise
 
@@ -217,13 +217,13 @@ def test_svm_learns_interactions_and_takes_what_it_is_given() -> None:
 
 
 def test_auto_is_quick_and_all_is_all() -> None:
-    assert workflow._compared("auto", Grid(21, 7), 2000) == ["ridge", "mlp"]
-    assert workflow._compared("auto", Grid(9, 7), 2000) == ["ridge", "pairs", "mlp"]
-    assert workflow._compared("auto", CELLS, 100) == ["ridge", "pairs", "mlp"]
-    assert workflow._compared("gcn", CELLS, 100) == ["ridge", "gcn"]
+    assert fitting.compared("auto", Grid(21, 7), 2000) == ["ridge", "mlp"]
+    assert fitting.compared("auto", Grid(9, 7), 2000) == ["ridge", "pairs", "mlp"]
+    assert fitting.compared("auto", CELLS, 100) == ["ridge", "pairs", "mlp"]
+    assert fitting.compared("gcn", CELLS, 100) == ["ridge", "gcn"]
     everything = {"ridge", "pairs", "mlp", "svm", "gnn", "gnn-plain", "gcn"}
-    assert set(workflow._compared("all", CELLS, 100)) == everything
-    assert set(workflow._compared("all", Ragged(), 100)) == everything | {"lookup"}
+    assert set(fitting.compared("all", CELLS, 100)) == everything
+    assert set(fitting.compared("all", Ragged(), 100)) == everything | {"lookup"}
 
 
 @pytest.mark.parametrize(

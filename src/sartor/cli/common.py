@@ -85,7 +85,10 @@ def run_job(
     return result
 
 
-_FOR_PROGRAMS = ("settings", "choices", "rows", "points", "verb", "sartor_version", "seed")
+_FOR_PROGRAMS = (
+    "settings", "choices", "rows", "points", "verb", "sartor_version", "seed",
+    "steps", "roofline", "gamma", "r2", "kendall",
+)  # fmt: skip
 
 
 def emit(result: Json, as_json: bool) -> None:
@@ -131,5 +134,6 @@ def _plain(value: Json) -> str:
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
     if isinstance(value, list):
         whole = all(isinstance(v, int) for v in value)
-        return " ".join(map(str, value)) if whole else ", ".join(_plain(v) for v in value)
+        apart = "; " if any(isinstance(v, list) for v in value) else ", "
+        return " ".join(map(str, value)) if whole else apart.join(_plain(v) for v in value)
     return str(value).replace("[", r"\[")

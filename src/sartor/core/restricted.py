@@ -75,6 +75,9 @@ class Restricted(SearchSpace):
     def has_supernet(self) -> bool:
         return self.base.has_supernet
 
+    def scaled(self, width: float) -> SearchSpace:
+        return Restricted(self.base.scaled(width), dict(enumerate(self.keep)))
+
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         return self.base.edges

@@ -105,6 +105,10 @@ class SearchSpace(ABC):
         """Whether `supernet` gives one."""
         return type(self).supernet is not SearchSpace.supernet
 
+    def scaled(self, width: float) -> SearchSpace:
+        """The space with the same slots whose networks are `width` times as wide."""
+        raise UserError(f"networks of space {self.name!r} have no width to scale; use a space that has, as mobilenet.")
+
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
         """Which slot feeds which, for graph predictors; default: a chain."""

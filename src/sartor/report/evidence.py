@@ -62,6 +62,8 @@ def conditions(runs: Sequence[Recorded]) -> str:
         target = run.get("target") or (run.fit or {}).get("target") or run.job.get("target")
         if isinstance(target, str):
             targets.setdefault(target, []).append(run.name)
+    if not targets and all(run.verb == "targets" for run in runs):
+        return ""
     if not targets:
         return out + html.missing("These runs name no target, so what their costs were measured on is not known.")
     out += html.table(["target", "runs"], [[t, ", ".join(names)] for t, names in targets.items()], text=(0, 1))

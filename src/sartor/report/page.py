@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from sartor.core import UserError
-from sartor.report import evidence, html, sections, words
+from sartor.report import devices, evidence, html, sections, words
 from sartor.report.collect import Recorded, collect, is_parent, order
 from sartor.report.words import Trained
 from sartor.runs import write_atomic
@@ -50,6 +50,7 @@ def page(runs: Sequence[Recorded]) -> str:
             sections.trajectory(search),
         ]
     body.append(sections.tradeoff(work, networks))
+    body += [devices.scaling(run) for run in work] + [devices.grouping(run) for run in work]
     body += [evidence.predictor(run) for run in work]
     body += [sections.curves(work), sections.exports(work), *_absent(work, networks)]
     body += [evidence.conditions(work), evidence.settings(runs)]
@@ -82,6 +83,13 @@ def _headline(
         many = f", the best of {len(networks)} networks" if len(networks) > 1 else ""
         return f"{best.name} reaches {words.amount(best.value, best.metric)} {quality}{many}", []
     for run in runs:
+        factor = run.get("factor")
+        if run.verb == "scale" and factor is not None:
+            said = f"Widened {factor:g} times at the same latency" if factor > 1 else "No wider at the same latency"
+            return said, [f"Measured on {run.get('target')}."]
+        if run.verb == "targets" and run.get("groups"):
+            count = len(run.get("groups"))
+            return f"{len(run.get('devices'))} devices in {count} group{'s' if count > 1 else ''}", []
         if run.fit is not None:
             of, count = words.noun(str(run.fit.get("metric"))), run.fit.get("samples", "an unknown number of")
             return f"Predictor {run.fit.get('default')} of {of}, fitted to {count} measured networks", []
@@ -97,4 +105,5 @@ def _absent(runs: Sequence[Recorded], networks: Sequence[Trained]) -> list[str]:
         said.append("None of these runs fitted a predictor: its quality is not shown here.")
     if not networks:
         said.append("No trained network is among these runs: no accuracy and no training curves.")
-    return [html.heading("Not in these runs"), *map(html.missing, said)] if said else []
+    about_devices = all(run.verb in ("targets", "scale") for run in runs)
+    return [html.heading("Not in these runs"), *map(html.missing, said)] if said and not about_devices else []

@@ -47,12 +47,18 @@ def count(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
     }
 
 
-def count_part(part: Part) -> dict[str, float]:
-    """Counts of one part at batch 1."""
+_COUNTED_PARTS: dict[object, dict[str, float]] = {}  # same key, same computation, whatever space it is from
+
+
+def count_part(part: Part, batch: int = 1) -> dict[str, float]:
+    """Counts of one part, once in the life of the process."""
     import torch
 
-    with torch.device("meta"):
-        return count(part.make(), [torch.empty(1, *shape) for shape in part.inputs])
+    identity = (part.key, part.inputs, batch)
+    if identity not in _COUNTED_PARTS:
+        with torch.device("meta"):
+            _COUNTED_PARTS[identity] = count(part.make(), [torch.empty(batch, *shape) for shape in part.inputs])
+    return _COUNTED_PARTS[identity]
 
 
 def count_network(space: SearchSpace, arch: Sequence[int]) -> dict[str, float]:
@@ -102,10 +108,7 @@ class Complexity(Score):
         self._cache: dict[object, float] = {}
 
     def _part(self, part: Part) -> float:
-        key = (part.key, part.inputs)
-        if key not in self._cache:
-            self._cache[key] = count_part(part)[self.metric.name]
-        return self._cache[key]
+        return count_part(part)[self.metric.name]
 
     def _count(self, arch: Sequence[int]) -> float:
         arch = self.space.canonical(arch)

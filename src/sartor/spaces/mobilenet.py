@@ -168,6 +168,10 @@ class MobileNet(ChainSpace):
             "dropout": self.dropout,
         }
 
+    def scaled(self, width: float) -> MobileNet:
+        options = {k: v for k, v in self.spec().items() if k not in ("space", "width")}
+        return MobileNet(**options, width=self.width * width)
+
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         import torch
 

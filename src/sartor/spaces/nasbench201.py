@@ -54,6 +54,10 @@ class NASBench201(ChainSpace):
             "channels": self.channels,
         }
 
+    def scaled(self, width: float) -> NASBench201:
+        options = {k: v for k, v in self.spec().items() if k not in ("space", "width")}
+        return NASBench201(**options, width=max(1, round(self.width * width)))
+
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         import torch
 

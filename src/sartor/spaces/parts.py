@@ -13,16 +13,22 @@ if TYPE_CHECKING:
 
 
 class Parts(SearchSpace):
-    """One slot whose candidates are the parts of `base`, which must depend on one choice each."""
+    """One slot whose candidates are the parts of `base`.
 
-    def __init__(self, base: SearchSpace) -> None:
-        if not base.local_parts:
+    arch: parts of that network alone; None: of all networks, which must depend on one choice each.
+    """
+
+    def __init__(self, base: SearchSpace, arch: Sequence[int] | None = None) -> None:
+        if arch is None and not base.local_parts:
             raise UserError(f"parts of space {base.name!r} depend on several choices; a lookup table needs one each.")
-        self.base = base
-        first = (0,) * len(base.slots)
+        self.base, self.arch = base, None if arch is None else base.canonical(arch)
+        first = (0,) * len(base.slots) if self.arch is None else self.arch
         chains = [base.parts(first)]
-        for i, slot in enumerate(base.slots):
-            chains += [base.parts((*first[:i], k, *first[i + 1 :])) for k in range(1, len(slot))]
+        if self.arch is None:
+            for i, slot in enumerate(base.slots):
+                chains += [base.parts((*first[:i], k, *first[i + 1 :])) for k in range(1, len(slot))]
+        if chains[0] is None:
+            raise UserError(f"networks of space {base.name!r} are no chains of parts; measure them whole.")
         self._parts = list({part.key: part for chain in chains for part in chain or ()}.values())
         self.slots = (Slot("part", tuple(part.key for part in self._parts)),)
 
@@ -33,7 +39,7 @@ class Parts(SearchSpace):
         return self._parts[self.canonical(arch)[0]]
 
     def spec(self) -> dict[str, Json]:
-        return {"space": "parts", "of": self.base.spec()}
+        return {"space": "parts", "of": self.base.spec(), "arch": None if self.arch is None else list(self.arch)}
 
     def parts(self, arch: Sequence[int]) -> list[Part]:
         part = self._part(arch)

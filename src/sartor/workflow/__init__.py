@@ -1,0 +1,38 @@
+"""The main way through the house: measure a sample, fit a predictor, search, measure the winner.
+
+The command line and the Python interface are both made of these functions.
+"""
+
+from sartor.workflow.fitting import Fit, fit, fit_predictor
+from sartor.workflow.measuring import (
+    compare,
+    default_store,
+    design,
+    match_uniform,
+    measure_parts,
+    opened,
+    remeasure,
+)
+from sartor.workflow.networks import load_architecture, load_network, train_network
+from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_task, search
+
+__all__ = [
+    "COUNTED",
+    "Fit",
+    "budgets_of",
+    "compare",
+    "default_store",
+    "describe_found",
+    "design",
+    "fit",
+    "fit_predictor",
+    "fits_task",
+    "load_architecture",
+    "load_network",
+    "match_uniform",
+    "measure_parts",
+    "opened",
+    "remeasure",
+    "search",
+    "train_network",
+]

@@ -1,0 +1,130 @@
+"""Fitting: measure what the store lacks, compare predictors on held-out networks, keep the one that has earned it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sartor.core import Json, Measurement, SearchSpace, Target, UserError, metric
+from sartor.predictors import PREDICTORS, Predictor
+from sartor.targets.measure import measure
+from sartor.workflow.measuring import design, measure_parts, opened
+
+if TYPE_CHECKING:
+    from sartor.targets.store import Store
+
+NOISE_SAMPLES = 30
+ENUMERABLE = 20_000
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted predictor, and what is known about its quality (`fit.json` of a run)."""
+
+    predictor: Predictor
+    report: dict[str, Json]
+
+
+def fit_predictor(
+    name: str,
+    space: SearchSpace,
+    target: Target,
+    *,
+    samples: int = 2000,
+    metric_name: str = "latency_ms",
+    near: float | None = None,
+    store: Store | str | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Measure what the store lacks, compare predictors on held-out architectures, fit one on all.
+
+    name: one of PREDICTORS; `auto` compares ridge, mlp and, in small spaces or where there are as many samples as
+    products of two slots' candidates, pairs; `all` compares all (lookup where parts are measured alone); both take the
+    one that has earned it; near: a limit around which quality is reported too. Raises UserError when too little could
+    be measured.
+    """
+    from sartor.predictors.evaluate import evaluate, noise_floor, splits
+
+    if name not in PREDICTORS and name not in ("auto", "all"):
+        PREDICTORS[name]
+    with opened(store) as kept:
+        archs = design(space, samples, seed)
+        found = measure(space, target, archs, [metric_name], kept)
+        again = measure(space, target, archs[:NOISE_SAMPLES], [metric_name], kept, sitting="repeat")
+        names = compared(name, space, len(archs))
+        parts = measure_parts(space, target, metric_name, kept) if "lookup" in names else {}
+    values = np.asarray([one.value for one in found])
+    usable = int(np.isfinite(values).sum())
+    if usable < 10:
+        raise UserError(
+            f"only {usable} of {len(archs)} networks could be measured on {target.id} (first error: "
+            f"{next((one.error for one in found if one.error), 'none')}); a predictor needs 10 or more."
+        )
+    floor = _floor(found[: len(again)], again, noise_floor)
+    makers = {n: _maker(n, parts) for n in names}
+    rows = evaluate(makers, space, archs, values, metric=metric(metric_name), seed=seed, limit=near, floor=floor)
+    chosen = name if name in PREDICTORS else next(str(row["predictor"]) for row in rows if row["default"])
+
+    whole = np.flatnonzero(np.isfinite(values))
+    train, held = next(splits(len(whole), 5, None, seed))
+    known, numbers = [archs[i] for i in whole], values[whole]
+    predicted = {
+        n: make().fit(space, [known[i] for i in train], numbers[train], metric=metric(metric_name))(
+            [known[i] for i in held]
+        )
+        for n, make in makers.items()
+    }
+    predictor = makers[chosen]().fit(space, known, numbers, metric=metric(metric_name), target_id=target.id)
+    report = {
+        "metric": metric_name,
+        "unit": metric(metric_name).unit,
+        "target": target.id,
+        "space": space.spec(),
+        "default": chosen,
+        "noise_floor": floor,
+        "samples": usable,
+        "failed": len(archs) - usable,
+        "conditions": next(dict(one.conditions) for one in found if one.error is None),
+        "rows": [{k: v for k, v in row.items() if k != "rmse_splits"} for row in rows],
+        "points": {
+            "measured": [float(v) for v in numbers[held]],
+            "predicted": {n: [float(v) for v in p] for n, p in predicted.items()},
+        },
+    }
+    return Fit(predictor, report)
+
+
+def compared(name: str, space: SearchSpace, samples: int) -> list[str]:
+    """Names of the predictors to fit; `auto` spends no time on products that there are too few samples to tell of."""
+    widths = np.array([len(slot) for slot in space.slots])
+    if name == "auto":
+        products = (widths.sum() ** 2 - (widths**2).sum()) // 2
+        return ["ridge", *(["pairs"] if products <= samples or space.size <= ENUMERABLE else []), "mlp"]
+    if name == "all":
+        return ["ridge", *(n for n in PREDICTORS if n != "ridge" and (n != "lookup" or space.local_parts))]
+    return list(dict.fromkeys(["ridge", name]))
+
+
+def _maker(name: str, parts: Mapping[str, float]) -> Any:
+    return lambda: PREDICTORS.make(name, **({"parts": parts} if name == "lookup" else {}))
+
+
+def _floor(first: Sequence[Measurement], second: Sequence[Measurement], rmse: Any) -> float | None:
+    pairs = [(a.value, b.value) for a, b in zip(first, second) if a.error is None and b.error is None]
+    return float(rmse(*map(np.asarray, zip(*pairs)))) if len(pairs) > 1 else None
+
+
+def fit(
+    name: str,
+    space: SearchSpace,
+    target: Target,
+    *,
+    samples: int = 2000,
+    metric_name: str = "latency_ms",
+    seed: int = 0,
+) -> Predictor:
+    """A predictor of a metric of networks of this space on this target; see `fit_predictor`."""
+    return fit_predictor(name, space, target, samples=samples, metric_name=metric_name, seed=seed).predictor

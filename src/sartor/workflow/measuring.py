@@ -1,0 +1,106 @@
+"""Measuring: where measurements are kept, which networks to measure, and comparisons in one sitting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sartor.core import Architecture, SearchSpace, Target, UserError
+from sartor.targets.measure import measure
+
+if TYPE_CHECKING:
+    from sartor.targets.store import Store
+
+
+def default_store() -> str:
+    """Where measurements are kept: $SARTOR_STORE, or a file in the user's cache directory."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return os.environ.get("SARTOR_STORE") or str(cache / "sartor" / "measurements.db")
+
+
+@contextmanager
+def opened(store: Store | str | None) -> Iterator[Store]:
+    """A store from a path, a database URL, or the default one; an open one is left open."""
+    from sartor.targets.store import Store
+
+    if isinstance(store, Store):
+        yield store
+    else:
+        with Store(store or default_store()) as found:
+            yield found
+
+
+def design(space: SearchSpace, samples: int, seed: int = 0) -> list[Architecture]:
+    """Different architectures to fit a predictor on: uniform ones and wide ones in turn; more samples extend fewer."""
+    if samples < 1:
+        raise UserError(f"samples={samples} is too few; give a whole number from 1 up.")
+    uniform, wide = (np.random.default_rng([seed, k]) for k in (0, 1))
+    found: dict[Architecture, None] = {}
+    if space.size <= 2 * samples:
+        everything = list(space.enumerate())
+        return [everything[i] for i in np.random.default_rng([seed, 2]).permutation(len(everything))[:samples]]
+    while len(found) < samples:
+        for rng, draw in ((uniform, space.sample), (wide, space.sample_wide)):
+            found.update(dict.fromkeys(draw(rng, 1)))
+    return list(found)[:samples]
+
+
+def measure_parts(space: SearchSpace, target: Target, name: str, store: Store) -> dict[str, float]:
+    """Cost of every part of a space, each measured alone: what a lookup table holds."""
+    from sartor.spaces.parts import Parts
+
+    parts = Parts(space)
+    archs = list(parts.enumerate())
+    found = measure(parts, target, archs, [name], store)
+    return {parts.slots[0].candidates[arch[0]]: one.value for arch, one in zip(archs, found)}
+
+
+def remeasure(
+    space: SearchSpace, target: Target, archs: Sequence[Architecture], names: Sequence[str], store: Store, sitting: str
+) -> list[dict[str, float | None]]:
+    """Fresh measurements in a sitting of their own: per architecture {metric: value, or None for a failure}."""
+    wanted = [name for name in dict.fromkeys(names) if name in target.metrics]
+    found = measure(space, target, archs, wanted, store, sitting=sitting) if wanted else []
+    values = {(one.key, one.metric): one.value if one.error is None else None for one in found}
+    return [{name: values[space.key(arch), name] for name in wanted} for arch in archs]
+
+
+def compare(
+    members: Sequence[tuple[SearchSpace, Architecture]],
+    target: Target,
+    names: Sequence[str],
+    store: Store,
+    sitting: str,
+) -> list[dict[str, float | None]]:
+    """Measurements of networks of any spaces, taken in one sitting so that they can be compared."""
+    from sartor.spaces.networks import Networks
+
+    together = Networks(members)
+    return remeasure(together, target, list(together.enumerate()), names, store, sitting)
+
+
+def match_uniform(
+    space: SearchSpace, arch: Architecture, target: Target, store: Store, sitting: str
+) -> tuple[SearchSpace, Architecture]:
+    """The MobileNetV2-like network of `space`'s make whose width comes nearest to the architecture's latency.
+
+    All widths that differ are measured in one sitting with the architecture.
+    """
+    from sartor.spaces.uniform import Uniform
+
+    options = {k: v for k, v in space.spec().items() if k not in ("space", "width", "resolution")}
+    widths = [round(0.1 * 1.06**i, 3) for i in range(60)]
+    scaled = Uniform(**options, widths=widths, resolutions=[space.spec()["resolution"]])
+    different = list({scaled.key(a): a for a in scaled.enumerate()}.values())
+    members = [(space, arch), *((scaled, a) for a in different)]
+    found = [row["latency_ms"] for row in compare(members, target, ["latency_ms"], store, sitting)]
+    wanted = found[0]
+    usable = [(abs(ms - wanted), a) for a, ms in zip(different, found[1:]) if wanted is not None and ms is not None]
+    if not usable:
+        raise UserError("neither the network nor its scaled relatives could be measured; see sartor measure.")
+    return scaled, min(usable)[1]

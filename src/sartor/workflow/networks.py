@@ -1,0 +1,70 @@
+"""Networks of runs: read, trained, written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sartor.core import Architecture, Json, SearchSpace, Task, UserError
+from sartor.runs import Run, read_json, write_atomic, write_json
+from sartor.workflow.searching import fits_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sartor.training.recipe import Recipe
+
+
+def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
+    """Space and architecture of a run directory or an architecture file. Raises UserError when there is none."""
+    from sartor.spaces import from_spec
+
+    file = source / "architecture.json" if source.is_dir() else source
+    if source.is_dir() and not file.exists():
+        raise UserError(f"{source} holds no architecture.json; give the directory of a finished search or training.")
+    data = read_json(file)
+    if not isinstance(data, dict) or "space" not in data:
+        raise UserError(f"{file} is not an architecture file; write it with sartor.")
+    space = from_spec(data["space"])
+    return space, space.from_json(data)
+
+
+def train_network(
+    space: SearchSpace, arch: Architecture, task: Task, recipe: Recipe, run: Run, devices: int = 1
+) -> dict[str, Json]:
+    """Train a network from scratch; its weights go to `network.safetensors` of the run, beside the architecture.
+
+    devices: how many share every batch; see `training.loop.train`.
+    """
+    import torch
+    from safetensors.torch import save
+
+    from sartor.spaces.complexity import Complexity
+    from sartor.training.loop import train
+
+    fits_task(space, task, arch)
+    torch.manual_seed(run.torch_seed("weights"))
+    network = space.network(arch)
+    found = train(network, task, recipe, run.stage("train"), devices=devices)
+    write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
+    write_json(run.path / "architecture.json", space.to_json(arch))
+    macs = float(Complexity(space, "macs")([arch])[0])
+    return {**found, "macs": macs, "space": space.spec(), "architecture": list(arch), "data": task.describe()}
+
+
+def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
+    """The trained network of a `train` run. Raises UserError when there are no weights or they do not fit."""
+    from safetensors.torch import load_file
+
+    space, arch = load_architecture(source)
+    weights = source / "network.safetensors"
+    if not weights.exists():
+        raise UserError(f"{source} holds no trained weights; train it first: sartor train {source}.")
+    network = space.network(arch)
+    try:
+        network.load_state_dict(load_file(weights))
+    except Exception as error:
+        raise UserError(
+            f"{weights} does not fit the architecture ({str(error).splitlines()[0]}); train again."
+        ) from None
+    return space, arch, network

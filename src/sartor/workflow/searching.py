@@ -1,0 +1,148 @@
+"""Searching: budgets from what is typed, data that fits a space, a method by name, and what it found as JSON."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sartor.core import Budget, Found, Json, Score, SearchSpace, Task, UserError, parse_limit
+from sartor.core.memory import keep_freed_memory
+from sartor.methods import METHODS
+from sartor.runs import Run, write_json
+
+COUNTED = ("macs", "params")
+
+
+def budgets_of(limits: Sequence[str], scores: Mapping[str, Score], space: SearchSpace, two_sided: bool) -> list[Budget]:
+    """Budgets from limits such as `20ms`; MACs and parameters are counted, others need a score by metric name."""
+    from sartor.spaces.complexity import Complexity
+
+    budgets = []
+    for text in limits:
+        kind, _ = parse_limit(text)
+        score = scores.get(kind.name) or (Complexity(space, kind.name) if kind.name in COUNTED else None)
+        if score is None:
+            raise UserError(f"budget {text!r} has nothing that predicts {kind.name}; give a --target or a --predictor.")
+        budgets.append(score.at(text, "at" if two_sided else "at_most"))
+    names = [b.score.metric.name for b in budgets]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"there are {names.count(name)} budgets on {name}; keep the tightest.")
+    return budgets
+
+
+def fits_task(space: SearchSpace, task: Task, arch: Sequence[int] | None = None) -> None:
+    """Raise UserError when images or classes of the data are not those the networks of the space take and give.
+
+    arch: the network to look at, where inputs differ within the space; default: the first.
+    """
+    import torch
+
+    shape, classes = getattr(task, "shape", None), getattr(task, "classes", None)
+    arch = space.canonical((0,) * len(space.slots) if arch is None else arch)
+    (first, *others) = space.inputs(1, arch)
+    if shape is None or others or first.ndim != 4:  # not about images
+        return
+    with torch.device("meta"), torch.no_grad():
+        outputs = space.network(arch).to("meta").eval()(first.to("meta"))
+    options = {
+        "channels": (first.shape[1], shape[0]),
+        "resolution": (_edge(*first.shape[2:]), _edge(*shape[1:])),
+        "classes": (outputs.shape[-1], classes),
+    }
+    wrong = {k: (has, wants) for k, (has, wants) in options.items() if wants is not None and has != wants}
+    if wrong:
+        said = ", ".join(f"{k} {has} (data: {wants})" for k, (has, wants) in wrong.items())
+        query = "&".join(f"{k}={wants}" for k, (_, wants) in wrong.items())
+        known = wrong.keys() <= space.spec().keys()
+        advice = f"add ?{query} to the space" if known else f"use a space with {query.replace('&', ', ')}"
+        raise UserError(f"space {space.name!r} and the data differ in {said}; {advice}.")
+
+
+def _edge(height: int, width: int) -> int | str:
+    return height if height == width else f"{height}x{width}"
+
+
+def search(
+    method: str,
+    space: SearchSpace,
+    task: Task | None,
+    *,
+    budget: Budget | Sequence[Budget],
+    objectives: Sequence[Score] = (),
+    run: Run | str | Path | None = None,
+    seed: int = 0,
+    paper: bool = False,
+    **settings: Any,
+) -> Found:
+    """Search with a method by name. settings: its hyper-parameters; paper: start from the published ones.
+
+    run: a directory to keep the search in, so that the same call resumes; None keeps nothing.
+    """
+    from sartor.training.tasks import for_search
+
+    keep_freed_memory()
+    chooser: Any = METHODS[method]
+    engine = chooser.of(settings, paper=paper)
+    budgets = [budget] if isinstance(budget, Budget) else list(budget)
+    engine.check(space, budgets)
+    view = None
+    if task is not None:
+        fits_task(space, task)
+        view = for_search(task)
+    if isinstance(run, Run):
+        direct: Found = engine.search(space, objectives, budgets, run.stage("search"), view)
+        return direct
+    with tempfile.TemporaryDirectory() as scratch:
+        job = {
+            "verb": "search",
+            "method": method,
+            "space": space.spec(),
+            "settings": engine.model_dump(),
+            "budgets": [str(b) for b in budgets],
+        }
+        with Run(run or scratch, job, seed) as opened_run:
+            found = search(
+                method, space, task, budget=budgets, objectives=objectives, run=opened_run, paper=paper, **settings
+            )
+            write_json(opened_run.path / "architecture.json", space.to_json(found.architecture))
+            return found
+
+
+def describe_found(
+    found: Found, measured: Sequence[Mapping[str, float | None]], settings: Json, target: str | None
+) -> dict[str, Json]:
+    """The JSON of a search; measured: fresh values of the winner and of the argmax."""
+
+    def gaps(costs: Mapping[str, float | None]) -> dict[str, float]:
+        named = [(b, b.score.metric.name, costs.get(b.score.metric.name)) for b in found.budgets]
+        return {name: b.gap_percent(cost) for b, name, cost in named if cost is not None}
+
+    chosen = found.space.to_json(found.architecture)
+    return {
+        "method": found.method,
+        "space": chosen["space"],
+        "architecture": chosen["architecture"],
+        "choices": chosen["choices"],
+        "target": target,
+        "budgets": [
+            {"metric": b.score.metric.name, "limit": b.limit, "unit": b.score.metric.unit, "sense": b.sense}
+            for b in found.budgets
+        ],
+        "predicted": dict(found.winner.predicted),
+        "measured": dict(measured[0]),
+        "gap_percent": gaps(found.winner.predicted),
+        "measured_gap_percent": gaps(measured[0]),
+        "argmax": {
+            "architecture": list(found.argmax.architecture),
+            "predicted": dict(found.argmax.predicted),
+            "measured": dict(measured[1]),
+            "gap_percent": gaps(found.argmax.predicted),
+            "measured_gap_percent": gaps(measured[1]),
+        },
+        "landing": found.winner.status,
+        "feasible": found.feasible,
+        "settings": settings,
+    }
