@@ -235,6 +235,27 @@ def test_devices_are_grouped_on_a_page(place: Path) -> None:
     assert "Kendall" in Path(found["page"]).read_text()
 
 
+def test_several_devices_get_one_search_a_group_and_a_width_each(place: Path) -> None:
+    here = target(place)
+    words = ["--space", TINY, "--target", "torch:cpu", "--target", here, "--samples", 12, *SMALL]
+    limits = ["--budget", "1s", "--budget", f"{here}:1s", "--predictor", "ridge"]
+    macs = done("spaces", TINY)["macs_range"]
+    limits += ["--budget", f"{(macs[0] + macs[1]) / 2e6}MMACs", "--budget", f"{here}:{(macs[0] + macs[1]) / 2e6}MMACs"]
+    line = ["search", "surgenas", *words, *limits, "--run", place / "devices"]
+    found = done(*line)
+    assert [row["target"] for row in found["networks"]] == [ref for group in found["groups"] for ref in group]
+    assert {row["target"] for row in found["networks"]} == {"torch:cpu", here}
+    for row in found["networks"]:
+        assert row["base"] in found["groups"][row["group"] - 1]
+        scaled, base = (
+            read_json(Path(p) / "result.json") for p in (row["run"], place / "devices" / f"search-{row['group']}")
+        )
+        assert scaled["architecture"] == base["architecture"]
+        assert scaled["factor"] == row["factor"] >= 1.0
+    assert "Which devices agree" in Path(found["page"]).read_text()
+    assert done(*line)["networks"] == found["networks"]
+
+
 def test_a_training_says_metric_value_and_size(flow: dict[str, tuple[list[object], dict[str, Any]]]) -> None:
     trained = flow["train"][1]
     assert trained["metric"] == "accuracy"

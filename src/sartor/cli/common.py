@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -137,3 +139,29 @@ def _plain(value: Json) -> str:
         apart = "; " if any(isinstance(v, list) for v in value) else ", "
         return " ".join(map(str, value)) if whole else apart.join(_plain(v) for v in value)
     return str(value).replace("[", r"\[")
+
+
+# ---------------------------------------------------------------------- verbs that are made of verbs
+
+
+def say_step(what: str) -> None:
+    """Name the next step of several, on stderr."""
+    typer.echo(f"\n== {what}", err=True)
+
+
+def set_words(values: Mapping[str, Json]) -> list[str]:
+    """Settings as `--set key=value` words."""
+    return [word for key, value in values.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def run_verb(name: str, where: Path, seed: int, *words: object) -> dict[str, Json]:
+    """Run a verb as the command line does, in a directory of its own, so that it resumes by itself; its result."""
+    from sartor.cli import app
+
+    args = [name, *map(str, words), "--run", str(where), "--seed", str(seed)]
+    typer.echo(f"$ sartor {shlex.join(args)}", err=True)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the one result of the whole
+        if app(args, standalone_mode=False):  # 130: typer turns Ctrl-C into an exit code
+            raise KeyboardInterrupt
+    result: dict[str, Json] = read_json(where / "result.json")
+    return result

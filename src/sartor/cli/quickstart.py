@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json as text
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sartor.cli.common import JsonFlag, Seed, emit
+from sartor.cli.common import JsonFlag, Seed, emit, run_verb, say_step, set_words
 from sartor.core import Json
-from sartor.runs import Run, read_json, write_json
+from sartor.runs import Run, write_json
 
 SPACE = "mobilenet:tiny"
 SAMPLES = 240
@@ -59,36 +55,38 @@ def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
     store = str(run / "measurements.db")
     space = spaces.get(SPACE)
 
-    _step("measure this machine and fit a predictor of latency")
-    fit = _verb("fit", run / "fit", seed, "--space", SPACE, "--target", target, "--samples", SAMPLES, "--store", store)
+    say_step("measure this machine and fit a predictor of latency")
+    fit = run_verb(
+        "fit", run / "fit", seed, "--space", SPACE, "--target", target, "--samples", SAMPLES, "--store", store
+    )
     low, high = reachable(space, load(Path(fit["file"]), space=space))
     limit = f"{low + SHARE * (high - low):.2g}ms"
 
-    _step(f"search for the best network within {limit} (reachable: {low:.3g} to {high:.3g} ms)")
-    found = _verb(
+    say_step(f"search for the best network within {limit} (reachable: {low:.3g} to {high:.3g} ms)")
+    found = run_verb(
         "search", run / "search", seed, "lightnas", "--space", SPACE, "--data", "digits", "--budget", limit,
-        "--target", target, "--predictor", fit["file"], "--store", store, *_sets(SEARCH),
+        "--target", target, "--predictor", fit["file"], "--store", store, *set_words(SEARCH),
     )  # fmt: skip
-    _step("scale a uniform MobileNetV2-like network to the same measured latency")
+    say_step("scale a uniform MobileNetV2-like network to the same measured latency")
     found_target = targets.get(target)
     with workflow.opened(store) as kept:
         scaled, arch = workflow.match_uniform(space, tuple(found["architecture"]), found_target, kept, "uniform")
     write_json(run / "uniform.json", scaled.to_json(arch))
 
-    _step("train both with one recipe")
-    common = ("--data", "digits", *_sets(RECIPE))
-    ours = _verb("train", run / "train", seed, run / "search", "--name", "found", *common)
+    say_step("train both with one recipe")
+    common = ("--data", "digits", *set_words(RECIPE))
+    ours = run_verb("train", run / "train", seed, run / "search", "--name", "found", *common)
     width = scaled.slots[0].candidates[arch[0]]
-    theirs = _verb("train", run / "baseline", seed, run / "uniform.json", "--name", f"uniform x{width}", *common)
+    theirs = run_verb("train", run / "baseline", seed, run / "uniform.json", "--name", f"uniform x{width}", *common)
 
-    _step("measure both in one sitting")
-    side = _verb(
+    say_step("measure both in one sitting")
+    side = run_verb(
         "measure", run / "compare", seed, run / "train", run / "baseline",
         "--target", target, "--store", store, "--sitting", "compare",
     )["members"]  # fmt: skip
 
-    _step("export, each file compared with its source")
-    exported = _verb("export", run / "export", seed, run / "train")
+    say_step("export, each file compared with its source")
+    exported = run_verb("export", run / "export", seed, run / "train")
 
     from sartor.report import report
 
@@ -109,24 +107,3 @@ def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
         "files": exported["files"],
         "page": str(page),
     }
-
-
-def _step(what: str) -> None:
-    typer.echo(f"\n== {what}", err=True)
-
-
-def _sets(values: dict[str, Json]) -> list[str]:
-    return [word for key, value in values.items() for word in ("--set", f"{key}={text.dumps(value)}")]
-
-
-def _verb(name: str, where: Path, seed: int, *words: object) -> dict[str, Json]:
-    """Run a verb as the command line does, in a directory of its own, and return its result."""
-    from sartor.cli import app
-
-    args = [name, *map(str, words), "--run", str(where), "--seed", str(seed)]
-    typer.echo(f"$ sartor {shlex.join(args)}", err=True)
-    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the one result of quickstart
-        if app(args, standalone_mode=False):  # 130: typer turns Ctrl-C into an exit code
-            raise KeyboardInterrupt
-    result: dict[str, Json] = read_json(where / "result.json")
-    return result

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sartor.cli import common
-from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Samples, Seed, Set, Space, StoreRef, TargetRef
+from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Samples, Seed, Set, Space, StoreRef
 from sartor.core import Json, UserError, metric, parse_limit
 from sartor.methods import METHODS, SETTINGS
 from sartor.runs import write_json
@@ -19,6 +19,15 @@ TRUSTED = 3.0  # percent: what counts as equal latency
 logger = logging.getLogger("sartor")
 Budgets = Annotated[
     list[str] | None, typer.Option("--budget", help="A limit with its unit: 20ms, 1.5mJ, 300MMACs. Repeatable.")
+]
+TARGET = "onnxruntime:cpu?threads=1&batch=1"
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help=f"RUNTIME:DEVICE[?threads=1&batch=1], see `sartor targets`. Default: {TARGET}. Several are grouped: one "
+        "search a group of devices that agree, then a scaled network for each; a budget for one is TARGET:20ms.",
+    ),
 ]
 Objectives = Annotated[
     list[str] | None,
@@ -44,7 +53,7 @@ def _add(group: typer.Typer, method: str) -> None:
         budget: Budgets = None,
         objective: Objectives = None,
         data: Data = "digits",
-        target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
+        target: Targets = None,
         predictor: Annotated[
             str, typer.Option(help="auto, all, a name that `sartor fit` takes, or a file that it wrote.")
         ] = "auto",
@@ -59,9 +68,21 @@ def _add(group: typer.Typer, method: str) -> None:
         seed: Seed = 0,
         json: JsonFlag = False,
     ) -> None:
+        values = common.settings_from(config, set_)
+        if target and len(target) > 1:
+            from sartor.cli.devices import search_devices
+
+            if objective or Path(predictor).exists():
+                raise UserError("several targets have a budget and a predictor of their own each; leave out "
+                                "--objective and predictor files, or give one target.")  # fmt: skip
+            flags = [*(["--two-sided"] if two_sided else []), *(["--paper"] if paper else [])]
+            words = ["--data", data, "--predictor", predictor, "--samples", samples, "--device", device]
+            words += [*flags, *common.set_words(values)]
+            search_devices(method, space, target, budget or [], samples, store, words, run, seed, json)
+            return
         run_search(
-            method, space, budget or [], objective or [], data, target, predictor, samples, two_sided, paper,
-            common.settings_from(config, set_), device, store, run, seed, json,
+            method, space, budget or [], objective or [], data, target[0] if target else TARGET, predictor, samples,
+            two_sided, paper, values, device, store, run, seed, json,
         )  # fmt: skip
 
     search.__doc__ = _help(method)

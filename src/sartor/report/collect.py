@@ -150,4 +150,4 @@ def order(runs: Sequence[Recorded]) -> list[Recorded]:
 
 def is_parent(run: Recorded, runs: Sequence[Recorded]) -> bool:
     """Whether a run only holds others."""
-    return run.verb == "quickstart" and any(other.path.parent == run.path for other in runs)
+    return any(other.path.parent == run.path for other in runs)
