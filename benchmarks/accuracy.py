@@ -8,7 +8,7 @@ intervals over seeds, otherwise the summary says undecided.
 Reduced: 20 px, width 0.5, 6,000 training images; all 21 slots x 7 candidates. Full: all images, 32 px, width 1. The
 network scaled in width is the reference: below the floor of accuracy a setting says nothing about architectures.
 
-    python benchmarks/accuracy.py [--full] [--only K]       # 0 is the core budget; processes may take one each
+    python benchmarks/accuracy.py [--full] [--only K] [--seed S]    # budget 0 is the core; processes may take parts
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from common import CACHE, Results, interval, parser
 from sartor import workflow
 from sartor.choose.solve import land, reachable
 from sartor.core import Budget
+from sartor.methods import SETTINGS
 from sartor.predictors import load
 from sartor.runs import Run
 from sartor.spaces.uniform import Uniform
@@ -55,6 +56,7 @@ FULL = {
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--only", type=int, choices=range(len(SHARES)), help="one budget")
+    options.add_argument("--seed", type=int, choices=SEEDS, help="one seed")
     given = options.parse_args()
     setting = FULL if given.full else REDUCED
     torch.set_num_threads(torch.get_num_threads() if given.full else 1)
@@ -63,10 +65,18 @@ def main() -> None:
     root = os.environ.get("SARTOR_DATA", "../shared/data")
     images = setting["data"].format(data=root)
     task = sartor.tasks.get(images, device)
+    engine = SETTINGS["lightnas"]()
     results = Results(
         f"accuracy{'_full' if given.full else ''}",
         "accuracy at equal measured latency, 3 budgets, 3 seeds; reported also where LightNAS does not win",
-        {**setting, "target": target.id, "data_name": task.describe(), "seeds": SEEDS, "shares": SHARES},
+        {
+            **setting,
+            "search": {**engine.model_dump(), **setting["search"]},
+            "target": target.id,
+            "data_name": task.describe(),
+            "seeds": SEEDS,
+            "shares": SHARES,
+        },
     )
     store = Store(CACHE / "accuracy.db")
     file = CACHE / f"accuracy{'_full' if given.full else ''}.safetensors"
@@ -82,7 +92,8 @@ def main() -> None:
 
     limits = [float(f"{low + share * (high - low):.3g}") for share in SHARES]
     limits = limits if given.only is None else [limits[given.only]]
-    cells = [{"limit_ms": limit, "seed": seed} for limit in limits for seed in SEEDS]
+    seeds = SEEDS if given.seed is None else [given.seed]
+    cells = [{"limit_ms": limit, "seed": seed} for limit in limits for seed in seeds]
 
     def search(cell: dict[str, Any]) -> dict[str, Any]:
         budget, seed = Budget(score, cell["limit_ms"]), cell["seed"]
@@ -126,6 +137,8 @@ def main() -> None:
             arch = tuple(row[name]["architecture"])
             key = {**cell, "what": "train", "network": name}
             results.row(key, lambda o=own, a=arch, s=cell["seed"]: trained(o, a, s))
+    if given.seed is not None:  # the process that takes all of them sums up
+        return
     rows = _summary(results.data["rows"])
     reference = [row["accuracy (%)"] for row in rows if row["network"] == "width"]
     reached = all(accuracy >= setting["floor"] for accuracy in reference)

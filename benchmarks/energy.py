@@ -5,7 +5,9 @@ found, beside random architectures that land on the same budget and beside the b
 
 Reduced: width 8, one cell per stage, CIFAR-10 (JPEG) at 16 px, 8,000 images. Full: width 16, five cells, all images.
 
-    python benchmarks/energy.py [--full] [--core]       # --core: one budget only
+`--identity 0` searches without the identity mapping, as the text does, on the same budgets and seeds.
+
+    python benchmarks/energy.py [--full] [--only K] [--identity 0]       # 0 is the core budget
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from common import Results, interval, parser
 from sartor import tables
 from sartor.choose.solve import land, reachable
 from sartor.core import Budget
+from sartor.methods import SETTINGS
 from sartor.runs import Run
 
 ENERGY, TEST = "hwnb_edgegpu_energy_mj", "cifar10_test_acc_200ep"
@@ -40,9 +43,12 @@ FULL = {
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--core", action="store_true")
+    options.add_argument("--only", type=int, choices=range(len(SHARES)), help="one budget")
+    options.add_argument("--identity", type=float, help="weight of the identity mapping; default: the method's")
     given = options.parse_args()
     setting = FULL if given.full else REDUCED
+    changed = {} if given.identity is None else {"identity": given.identity}
+    engine = SETTINGS["lightnas"](**setting["search"], **changed)
     torch.set_num_threads(torch.get_num_threads() if given.full else 1)
     root = os.environ.get("SARTOR_DATA", "../shared/data")
     task = sartor.tasks.get(setting["data"].format(data=root), "cuda" if torch.cuda.is_available() else "cpu")
@@ -51,16 +57,24 @@ def main() -> None:
     low, high = reachable(space, energy)
     limits = [float(f"{low + share * (high - low):.3g}") for share in SHARES]
     results = Results(
-        f"energy{'_full' if given.full else ''}",
+        f"energy{'' if engine.identity else '_without_identity'}{'_full' if given.full else ''}",
         "one budget on a table's energy column: landed gap in [-0.5 %, 0], accuracy beside random and the best inside",
-        {**setting, "data_name": task.describe(), "column": ENERGY, "grade": TEST, "limits": limits, "seeds": SEEDS},
+        {
+            **setting,
+            "search": engine.model_dump(),
+            "data_name": task.describe(),
+            "column": ENERGY,
+            "grade": TEST,
+            "limits": limits,
+            "seeds": SEEDS,
+        },
     )
     everyone = list(space.enumerate())
     costs, accuracies = energy(everyone), test(everyone)
 
     def search(budget: Budget, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as scratch, Run(scratch, {"benchmark": "energy"}, seed) as run:
-            found = sartor.search("lightnas", space, task, budget=budget, run=run, **setting["search"])
+            found = sartor.search("lightnas", space, task, budget=budget, run=run, **engine.model_dump())
         return {
             "architecture": list(found.architecture),
             "landing": found.winner.status,
@@ -77,7 +91,7 @@ def main() -> None:
         return {"accuracy": [float(v) for v in test(values)]}
 
     rows = []
-    for limit in limits[: 1 if given.core else None]:
+    for limit in limits if given.only is None else [limits[given.only]]:
         budget = Budget(energy, limit)
         found = [results.row({"limit_mj": limit, "seed": s}, lambda b=budget, s=s: search(b, s)) for s in SEEDS]
         drawn = results.row({"limit_mj": limit, "what": "random"}, lambda b=budget: at_random(b))["accuracy"]
@@ -92,7 +106,8 @@ def main() -> None:
                 "best within the budget (%)": float(np.nanmax(accuracies[inside])),
             }
         )
-    results.summarise(rows=rows, missing=int(np.isnan(costs).sum()), range_mj=[low, high])
+    if given.only is None:
+        results.summarise(rows=rows, missing=int(np.isnan(costs).sum()), range_mj=[low, high])
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 Must show 4: weight update and architecture update each <= 1.10 x a training step of the same stand-alone network, in
 time and in activation memory, and far below all-paths relaxation on the same space and batch. Parameters and
-optimiser state are reported apart. Steps are timed in turn, so that a change of the machine's speed hits all alike.
+optimiser state are reported apart. Steps are timed in turn, so that a change of the machine's speed hits all alike. The
+identity mapping that both methods add to their layers is reported apart from the single path itself.
 
-Memory is what autograd keeps for the backward pass (saved tensors, each storage once), which is the activation memory.
+SurgeNAS (issue of that name, must show 2): a step of K ordered paths against the same K paths trained one by one, and
+its peak memory against one of them and against all K held at once.
+
+Memory is what autograd keeps for the backward pass (saved tensors, each storage once), which is the activation memory;
+of SurgeNAS, the most that is kept at any moment of the step.
 
     python benchmarks/step_cost.py [--full]
 """
@@ -12,7 +17,8 @@ Memory is what autograd keeps for the backward pass (saved tensors, each storage
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +28,16 @@ from torch import Tensor, nn
 import sartor
 from common import Results, parser
 from sartor.choose.relax import Relaxation, balance, hold
-from sartor.core import METRICS, Budget, Path
+from sartor.core import METRICS, Architecture, Budget, Path
 from sartor.core.memory import keep_freed_memory
 from sartor.core.score import SoftScore
 from sartor.spaces.complexity import Complexity
+from sartor.supernet import IdentityMapping
 from sartor.training.optimise import sgd
 
 REDUCED = {"space": "mobilenet:lightnas?resolution=96&classes=100", "batch": 8, "rounds": 15, "all_paths_rounds": 3}
+RARELY = ("SurgeNAS step", "its paths one by one", "its paths held at once", "all paths")
+UPDATES = ("weight update", "architecture update", "weight update, identity", "architecture update, identity")
 FULL = {"space": "mobilenet:lightnas?classes=100", "batch": 128, "rounds": 30, "all_paths_rounds": 5}
 
 
@@ -60,11 +69,15 @@ def main() -> None:
     results.row({"what": "steps"}, lambda: _measure(space, setting, device))
     row = results.data["rows"][0]
     alone = row["stand-alone"]
+    ours, single = row["SurgeNAS step"], row["its paths one by one"]
     results.summarise(
         **{
             name: {"time_ratio": row[name]["ms"] / alone["ms"], "memory_ratio": row[name]["mb"] / alone["mb"]}
-            for name in ("weight update", "architecture update", "all paths")
+            for name in (*UPDATES, "all paths")
         },
+        surgenas_time_over_its_paths_one_by_one=ours["ms"] / single["ms"],
+        surgenas_peak_memory_over_its_largest_path=ours["mb"] / single["mb"],
+        surgenas_peak_memory_over_all_paths_held=ours["mb"] / row["its paths held at once"]["mb"],
         stand_alone=alone,
         parameters=row["parameters"],
     )
@@ -88,6 +101,11 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
         "logits": torch.optim.Adam(relaxation.parameters(), 1e-3),
     }
     every = AllPaths(supernet)
+    around = IdentityMapping(space, supernet)
+    around.to(device, memory_format=torch.channels_last).phi = 1.0
+    trained = nn.ModuleList([supernet, around])
+    optimisers["both"] = sgd(trained, lr=1e-3, weight_decay=3e-5)
+    paths = relaxation.ordered(1.0, torch.Generator().manual_seed(0))
 
     def loss(output: Tensor) -> Tensor:
         return nn.functional.cross_entropy(output, y)
@@ -105,20 +123,41 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
         nn.utils.clip_grad_norm_(alone.parameters(), 5.0)
         optimisers["alone"].step()
 
-    def weight_update() -> None:
-        optimisers["weights"].zero_grad(set_to_none=True)
-        loss(supernet(x, path=Path(arch))).backward()
-        nn.utils.clip_grad_norm_([p for p in supernet.parameters() if p.grad is not None], 5.0)
-        optimisers["weights"].step()
+    def weight_update(index: Architecture = arch, added: Any = None) -> None:
+        optimisers["both"].zero_grad(set_to_none=True)
+        loss(supernet(x, path=Path(index, None, added))).backward()
+        nn.utils.clip_grad_norm_([p for p in trained.parameters() if p.grad is not None], 5.0)
+        optimisers["both"].step()
 
-    def architecture_update() -> None:
-        supernet.requires_grad_(False)
+    def architecture_update(added: Any = None) -> None:
+        trained.requires_grad_(False)
         optimisers["logits"].zero_grad(set_to_none=True)
-        loss(supernet(x, path=Path(arch, gates()))).backward()
+        loss(supernet(x, path=Path(arch, gates(), added))).backward()
         balance(relaxation, [budget], [budget.limit])
         optimisers["logits"].step()
         hold(relaxation, [budget], [budget.limit])
-        supernet.requires_grad_(True)
+        trained.requires_grad_(True)
+
+    def surgenas() -> None:
+        """As `SurgeNAS._epoch`: gates cut off from the logits, K backward passes, both optimisers."""
+        optimisers["both"].zero_grad(set_to_none=True)
+        optimisers["logits"].zero_grad(set_to_none=True)
+        drawn, slopes = relaxation.ordered(1.0, torch.Generator().manual_seed(0)), []
+        for path in drawn:
+            cut = tuple(gate.detach().requires_grad_() for gate in path.gates or ())
+            loss(supernet(x, path=Path(path.index, cut, around))).backward()
+            slopes += [torch.zeros_like(g) if g.grad is None else g.grad for g in cut]
+        nn.utils.clip_grad_norm_([p for p in trained.parameters() if p.grad is not None], 5.0)
+        optimisers["both"].step()
+        torch.autograd.backward([gate for path in drawn for gate in path.gates or ()], slopes)
+        optimisers["logits"].step()
+
+    def one_by_one() -> None:
+        for path in paths:
+            weight_update(path.index, around)
+
+    def held() -> None:
+        sum(loss(supernet(x, path=Path(path.index, None, around))) for path in paths).backward()
 
     def all_paths() -> None:
         optimisers["weights"].zero_grad(set_to_none=True)
@@ -129,20 +168,19 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
         "stand-alone": stand_alone,
         "weight update": weight_update,
         "architecture update": architecture_update,
+        "weight update, identity": lambda: weight_update(arch, around),
+        "architecture update, identity": lambda: architecture_update(around),
+        "SurgeNAS step": surgenas,
+        "its paths one by one": one_by_one,
+        "its paths held at once": held,
         "all paths": all_paths,
     }
-    memory = {
-        "stand-alone": _kept(lambda: loss(alone(x)), alone),
-        "weight update": _kept(lambda: loss(supernet(x, path=Path(arch))), supernet),
-        "architecture update": _kept(
-            lambda: _frozen(supernet, lambda: loss(supernet(x, path=Path(arch, gates())))), supernet
-        ),
-        "all paths": _kept(lambda: loss(every(x, relaxation.probabilities())), supernet),
-    }
+    own = [trained, alone, relaxation]
+    memory = {name: _peak(step, own) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(setting["rounds"] + 1):
         for name, step in steps.items():
-            if name == "all paths" and round_ > setting["all_paths_rounds"]:
+            if name in RARELY and round_ > setting["all_paths_rounds"]:
                 continue
             began = time.perf_counter()
             step()
@@ -162,28 +200,33 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
     }
 
 
-def _frozen(supernet: Any, forward: Callable[[], Tensor]) -> Tensor:
-    supernet.requires_grad_(False)
-    out = forward()
-    supernet.requires_grad_(True)
-    return out
+def _peak(step: Callable[[], None], own: Sequence[nn.Module]) -> float:
+    """Most MB of tensors kept for a backward pass at any moment of a step; parameters and buffers of `own` apart."""
+    apart = {t.untyped_storage().data_ptr() for m in own for t in (*m.parameters(), *m.buffers())}
+    kept: Counter[int] = Counter()
+    now = most = 0
 
+    class Held:
+        """A saved tensor for as long as a graph holds it."""
 
-def _kept(forward: Callable[[], Tensor], network: nn.Module) -> float:
-    """MB of tensors kept for the backward pass, parameters and buffers apart."""
-    own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
-    kept: dict[int, int] = {}
+        def __init__(self, tensor: Tensor) -> None:
+            nonlocal now, most
+            self.tensor, storage = tensor, tensor.untyped_storage()
+            self.at, self.bytes = storage.data_ptr(), storage.nbytes()
+            if self.at not in apart:
+                now += 0 if kept[self.at] else self.bytes
+                kept[self.at] += 1
+                most = max(most, now)
 
-    def pack(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return t
+        def __del__(self) -> None:
+            nonlocal now
+            if self.at not in apart:
+                kept[self.at] -= 1
+                now -= 0 if kept[self.at] else self.bytes
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        out = forward()
-    del out
-    return sum(kept.values()) / 1e6
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+        step()
+    return most / 1e6
 
 
 if __name__ == "__main__":

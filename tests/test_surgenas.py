@@ -15,9 +15,10 @@ import sartor
 from sartor import spaces
 from sartor.choose.relax import Relaxation
 from sartor.core import Path, SearchSpace, Slot, Terms, TermScore, UserError, metric
-from sartor.methods.surgenas import IdentityMapping, SurgeNAS, skips
+from sartor.methods.surgenas import SurgeNAS, skips
 from sartor.runs import Run
 from sartor.spaces.complexity import Complexity
+from sartor.supernet import IdentityMapping
 from sartor.training.tasks import Classification
 from tests.fakes import Grid
 from tests.test_one_idea import task_of

@@ -84,6 +84,51 @@ class CellSupernet(nn.Module):
         return network.to(next(self.parameters()).device)
 
 
+class IdentityMapping(nn.Module):
+    """phi S_l(X_l), added to what layer l makes of X_l (Eq. 3.10); `phi` is set by whoever searches.
+
+    S_l is the identity where the layer keeps its shape, and a projection where channels or resolution change. Slots
+    whose output is no feature map of the same or half the resolution (a classifier) get none.
+    """
+
+    def __init__(self, space: SearchSpace, supernet: Any) -> None:
+        super().__init__()
+        self.phi = 0.0
+        self.kept = nn.ModuleDict()
+
+        def note(slot: int, x: Tensor, output: Tensor) -> Tensor:
+            way = _way(x.shape, output.shape)
+            if way is not None:
+                self.kept[str(slot)] = way
+            return output
+
+        first = (0,) * len(space.slots)
+        with torch.no_grad():
+            supernet.eval()
+            for slot in range(len(space.slots)):
+                arch = space.enable(first, slot)
+                if arch is not None:
+                    supernet(*space.inputs(1, arch), path=Path(arch, None, note))
+
+    def forward(self, slot: int, x: Tensor, output: Tensor) -> Tensor:
+        if self.phi == 0.0 or str(slot) not in self.kept:
+            return output
+        added: Tensor = output + self.phi * self.kept[str(slot)](x)
+        return added
+
+
+def _way(before: Sequence[int], after: Sequence[int]) -> nn.Module | None:
+    """From one shape (n, c, h, w) to the other: 1x1 convolution with norm, 2x2 max pooling, as far as needed."""
+    if tuple(before) == tuple(after):
+        return nn.Identity()
+    halved = tuple(-(-size // 2) for size in before[2:])
+    if len(before) != 4 or tuple(after[2:]) not in (tuple(before[2:]), halved):
+        return None
+    channels = [nn.Conv2d(before[1], after[1], 1, bias=False), nn.BatchNorm2d(after[1], affine=False)]
+    smaller = [] if after[2:] == before[2:] else [nn.MaxPool2d(2, ceil_mode=True)]
+    return nn.Sequential(*(channels if before[1] != after[1] else []), *smaller)
+
+
 def _without_affine(supernet: nn.Module) -> None:
     for module in supernet.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

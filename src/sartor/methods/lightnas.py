@@ -9,8 +9,8 @@ for Embedded Platforms", IEEE TCAD 2022; thesis chapter 4, sections 4.3.3 and 4.
 
 Where we follow the public code and not the text: Gumbel noise is added to log P (the printed P + G samples from the
 wrong distribution); the temperature falls as 5 exp(-8 t) over the unfrozen share t of the search; the weights' gradient
-is clipped. Five more things of the code are options, off as in the text: `sign_clip`, `final_damping`, `halving`,
-`fair_warmup`, `label_smoothing`.
+is clipped. Six more things of the code are options, off in `LightNAS.paper()` as in the text: `sign_clip`,
+`final_damping`, `halving`, `fair_warmup`, `label_smoothing`, and `identity`, which is on by default.
 
 Where we differ in every mode: weights off the path are left alone (the code's optimiser goes on decaying and moving
 them by momentum); the head's batch norm is in the supernet as well; the validation split is a fifth of the training
@@ -25,7 +25,11 @@ Where our defaults differ, all of it undone by `LightNAS.paper()`:
      is the budget (`hold`). To make the argmax cost what the expectation does, P is sharpened as the search ends and
      the spread of the cost under P joins the loss, with a weight that grows from 0 to `decision`.
   2. `land`. An integer program picks, among the architectures inside the budgets, the most probable one.
-  3. `arch_lr`. Adam moves a logit by about its learning rate an update: below 10,000 updates we raise it,
+  3. `identity`. Every layer also passes on phi S(X), its input brought to the shape of its output, with phi falling to
+     0 as logits train (the mapping of SurgeNAS, Eq. 3.10, which the code of LightNAS has and its text does not).
+     Without it a supernet of a few thousand steps guesses, and the straight-through gradient says nothing: what goes
+     into a batch norm has no scale, so gates multiply in vain (`benchmarks/gradient.py`).
+  4. `arch_lr`. Adam moves a logit by about its learning rate an update: below 10,000 updates we raise it,
      so that logits can travel by about 10.
 """
 
@@ -38,13 +42,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sartor.choose.relax import Multipliers, Relaxation, aims_of, costs, differentiable, priced, settle, spread
 from sartor.choose.solve import check_reachable, land
-from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, Task, UserError
+from sartor.core import Architecture, Batch, Budget, Found, Path, Score, SearchSpace, Task, UserError
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
+from sartor.supernet import IdentityMapping
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
 from sartor.training.tasks import smoothed
 
@@ -81,26 +86,31 @@ class LightNAS(LightNASSettings):
 
         torch.manual_seed(run.torch_seed("weights"))
         supernet: Any = space.supernet()
-        supernet.to(task.device, memory_format=torch.channels_last)  # up to 2.5 times faster on CPUs
+        identity = IdentityMapping(space, supernet) if self.identity else None
+        trained: Any = nn.ModuleList([m for m in (supernet, identity) if m is not None])
+        trained.to(task.device, memory_format=torch.channels_last)  # up to 2.5 times faster on CPUs
         relaxation = Relaxation(space, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)
         multipliers = Multipliers(budgets, rate=self.multiplier_lr, sign_clip=self.sign_clip)
         if self.multiplier is not None:
             multipliers.values = [self.multiplier] * len(budgets)
-        w = sgd(supernet, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True)
+        w = sgd(trained, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True)
         alpha = torch.optim.Adam(
             relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
         )
-        s = _Search(task, run, supernet, relaxation, multipliers, aims, w, alpha)
+        s = _Search(task, run, supernet, identity, trained, relaxation, multipliers, aims, w, alpha)
 
         for epoch in run.steps(
-            self.epochs, supernet=supernet, relaxation=relaxation, multipliers=multipliers, w=w, alpha=alpha
+            self.epochs, trained=trained, relaxation=relaxation, multipliers=multipliers, w=w, alpha=alpha
         ):
             torch.manual_seed(run.torch_seed("dropout", epoch))
             paths = torch.Generator().manual_seed(run.torch_seed("paths", epoch))
             tau = self.temperature * math.exp(-TEMPERATURE_FALL * self._progress(epoch))
             warm = epoch < self.warmup_epochs
             fields: dict[str, Any] = {"epoch": epoch, "of": "warm-up" if warm else "search", "temperature": tau}
-            supernet.train()
+            if identity is not None:
+                identity.phi = self.identity * (1 - self._progress(epoch + 1))  # 0 in the last epoch
+                fields["identity"] = identity.phi
+            trained.train()
             if self.accuracy_term:
                 fields["loss"] = self._train_weights(s, epoch, tau, paths)
             if not warm:
@@ -127,10 +137,10 @@ class LightNAS(LightNASSettings):
                 paths = s.relaxation.ordered(tau, generator) if fair else [s.relaxation.sample(tau, generator)]
             s.w.zero_grad(set_to_none=True)  # what has no gradient is not moved, decayed or given momentum
             for path in paths:
-                loss = s.loss(Path(path.index), batch)
+                loss = s.loss(path.index, batch)
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(float(loss.detach()))
-            on_path = [p for p in s.supernet.parameters() if p.grad is not None]
+            on_path = [p for p in s.trained.parameters() if p.grad is not None]
             torch.nn.utils.clip_grad_norm_(on_path, self.clip_norm)
             s.w.step()
         mean = sum(losses) / len(losses)
@@ -142,7 +152,7 @@ class LightNAS(LightNASSettings):
         """alpha <- alpha - eta dL / dalpha, then the multiplier, every batch."""
         budgets, losses, solved = s.multipliers.budgets, [], []
         steps = steps_per_epoch(s.task, "valid", self.batch_size)
-        s.supernet.requires_grad_(False)
+        s.trained.requires_grad_(False)
         batches = s.task.batches("valid", size=self.batch_size, seed=s.run.seed, epoch=epoch, limit=steps)
         for i, batch in enumerate(batches):
             path = s.relaxation.sample(tau, generator)
@@ -152,7 +162,7 @@ class LightNAS(LightNASSettings):
             else:
                 loss = s.multipliers.penalty(path.gates)
             if self.accuracy_term:
-                cross_entropy = s.loss(path, batch)
+                cross_entropy = s.loss(path.index, batch, path.gates)
                 losses.append(float(cross_entropy.detach()))
                 loss = cross_entropy + loss
             set_lr(s.alpha, self._arch_lr(s.task) * self._arch_factor(epoch, s))
@@ -164,7 +174,7 @@ class LightNAS(LightNASSettings):
                 s.alpha.step()
                 if self.multiplier is None:
                     s.multipliers.update(s.relaxation.argmax())
-        s.supernet.requires_grad_(True)
+        s.trained.requires_grad_(True)
         if solved:  # one update's multiplier is as noisy as its batch
             s.multipliers.values = [statistics.median(column) for column in zip(*solved)]
         return {"valid_loss": sum(losses) / len(losses)} if losses else {}
@@ -203,12 +213,15 @@ class _Search:
     task: Task
     run: Run
     supernet: Any
+    identity: IdentityMapping | None
+    trained: nn.Module
     relaxation: Relaxation
     multipliers: Multipliers
     aims: Sequence[float]
     w: torch.optim.Optimizer
     alpha: torch.optim.Optimizer
 
-    def loss(self, path: Path, batch: Batch) -> Tensor:
+    def loss(self, index: Architecture, batch: Batch, gates: tuple[Tensor, ...] | None = None) -> Tensor:
         """Cross-entropy of one path on a batch."""
+        path = Path(index, gates, self.identity)
         return self.task.loss(lambda *x: self.supernet(*x, path=path), batch)

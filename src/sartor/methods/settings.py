@@ -68,6 +68,9 @@ class LightNASSettings(Settings):
     multiplier: float | None = Field(
         None, description="a fixed multiplier of cost / limit - 1 instead of a learned one (Fig. 4.3)"
     )
+    identity: float = Field(
+        2.0, ge=0, description="weight of the identity mapping, linearly to 0 once logits train (code); 0: without"
+    )
     accuracy_term: bool = Field(True, description="without it only the budget drives the logits (Fig. 4.13)")
     sign_clip: bool = Field(False, description="published controller: drop a multiplier of the wrong sign (code)")
     final_damping: bool = Field(False, description="last eighth: logits slow down once near the budget (code)")
@@ -77,7 +80,12 @@ class LightNASSettings(Settings):
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        published: dict[str, Any] = {"controller": "published", "arch_lr": 1e-3, "land": False}
+        published: dict[str, Any] = {
+            "controller": "published",
+            "identity": 0.0,
+            "arch_lr": 1e-3,
+            "land": False,
+        }
         return cls(**{**published, **changes})
 
 

@@ -41,6 +41,7 @@ from sartor.choose.solve import check_reachable, land
 from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, SoftScore, Task, UserError
 from sartor.methods.settings import SurgeNASSettings
 from sartor.runs import Run
+from sartor.supernet import IdentityMapping
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (LightNAS code)
@@ -183,51 +184,6 @@ class _Search:
     def loss(self, path: Path, batch: Batch) -> Tensor:
         """Cross-entropy of one path on a batch."""
         return self.task.loss(lambda *x: self.supernet(*x, path=path), batch)
-
-
-class IdentityMapping(nn.Module):
-    """phi S_l(X_l), added to what layer l makes of X_l; `phi` is set by whoever searches.
-
-    S_l is the identity where the layer keeps its shape, and a projection where channels or resolution change. Slots
-    whose output is no feature map of the same or half the resolution (a classifier) get none.
-    """
-
-    def __init__(self, space: SearchSpace, supernet: Any) -> None:
-        super().__init__()
-        self.phi = 0.0
-        self.kept = nn.ModuleDict()
-
-        def note(slot: int, x: Tensor, output: Tensor) -> Tensor:
-            way = _way(x.shape, output.shape)
-            if way is not None:
-                self.kept[str(slot)] = way
-            return output
-
-        first = (0,) * len(space.slots)
-        with torch.no_grad():
-            supernet.eval()
-            for slot in range(len(space.slots)):
-                arch = space.enable(first, slot)
-                if arch is not None:
-                    supernet(*space.inputs(1, arch), path=Path(arch, None, note))
-
-    def forward(self, slot: int, x: Tensor, output: Tensor) -> Tensor:
-        if self.phi == 0.0 or str(slot) not in self.kept:
-            return output
-        added: Tensor = output + self.phi * self.kept[str(slot)](x)
-        return added
-
-
-def _way(before: Sequence[int], after: Sequence[int]) -> nn.Module | None:
-    """From one shape (n, c, h, w) to the other: 1x1 convolution with norm, 2x2 max pooling, as far as needed."""
-    if tuple(before) == tuple(after):
-        return nn.Identity()
-    halved = tuple(-(-size // 2) for size in before[2:])
-    if len(before) != 4 or tuple(after[2:]) not in (tuple(before[2:]), halved):
-        return None
-    channels = [nn.Conv2d(before[1], after[1], 1, bias=False), nn.BatchNorm2d(after[1], affine=False)]
-    smaller = [] if after[2:] == before[2:] else [nn.MaxPool2d(2, ceil_mode=True)]
-    return nn.Sequential(*(channels if before[1] != after[1] else []), *smaller)
 
 
 def skips(space: SearchSpace, arch: Sequence[int]) -> int:
