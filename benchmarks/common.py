@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import platform
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -25,8 +26,9 @@ PACKAGES = ("sartor", "torch", "numpy", "scipy", "onnxruntime")
 class Results:
     """One JSON file: settings once, finished cells as rows; the same command goes on where it stopped.
 
-    Several processes may fill one file, each with cells of its own. name: file name without ending; settings:
-    everything that must be equal for rows to belong together.
+    Several processes may fill one file, each with cells of its own. Rows of other settings are never dropped: their
+    file has to be moved away first. name: file name without ending; settings: everything that must be equal for rows
+    to belong together.
     """
 
     def __init__(self, name: str, goal: str, settings: dict[str, Any]) -> None:
@@ -64,8 +66,9 @@ class Results:
 
     def _read(self) -> None:
         old = read_json(self.file) if self.file.exists() else None
-        if old is not None and old["settings"] == self.data["settings"]:
-            self.data = old
+        if old is not None and old["settings"] != self.data["settings"]:
+            sys.exit(f"{self.file} was measured with other settings: move it away to measure anew.")
+        self.data = old or self.data
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

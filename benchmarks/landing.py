@@ -51,10 +51,12 @@ FULL = {
 }
 CONTROLLERS: dict[str, dict[str, Any]] = {
     "settling": {},
+    "settling_without_identity": {"identity": 0.0},
     # the published rate moves lambda by 0.02 in 500 updates: raised as ALGORITHMS 12.1 b asks, and so that it bites
-    "published": {"controller": "published", "multiplier_lr": 0.05},
+    "published": {"controller": "published", "identity": 0.0, "multiplier_lr": 0.05},
     "published_with_rules": {
         "controller": "published",
+        "identity": 0.0,
         "multiplier_lr": 0.05,
         "sign_clip": True,
         "halving": True,

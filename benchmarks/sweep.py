@@ -22,6 +22,7 @@ from common import CACHE, Results, interval, parser
 from landing import REDUCED, SEEDS, SHARES, TRAINED, train
 from sartor.choose.solve import reachable
 from sartor.core import Budget
+from sartor.methods import SETTINGS
 from sartor.predictors import load
 from sartor.runs import Run
 from sartor.training.recipe import Recipe
@@ -42,7 +43,13 @@ def main() -> None:
     results = Results(
         "sweep",
         "runs and CPU seconds until within 1 %: one search, or up to 10 fixed multipliers; accuracy without its term",
-        {**REDUCED, "trials": TRIALS, "limits": limits, "seeds": SEEDS},
+        {
+            **REDUCED,
+            "search": SETTINGS["lightnas"](**REDUCED["search"]).model_dump(),
+            "trials": TRIALS,
+            "limits": limits,
+            "seeds": SEEDS,
+        },
     )
 
     def search(limit: float, seed: int, **settings: Any) -> dict[str, Any]:

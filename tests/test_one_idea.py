@@ -308,6 +308,18 @@ def test_frozen_epochs_leave_the_logits_bit_identical(
     assert not torch.equal(logits(), fresh)
 
 
+@pytest.mark.parametrize("name", ["columns", "nas-bench-201"])
+def test_lightnas_can_run_all_candidates_as_darts_does(name: str) -> None:
+    found = search("lightnas", name, "additive", paths="all")
+    check_found(found, found.budgets)
+
+
+@pytest.mark.parametrize("name", ["tiny window", "ragged"])
+def test_a_supernet_of_single_paths_is_not_asked_to_run_all(name: str) -> None:
+    with pytest.raises(UserError, match="one path at a time"):
+        search("lightnas", name, "additive", paths="all")
+
+
 def test_another_budget_is_another_job(tmp_path: Path) -> None:
     method = next(iter(METHODS))
     search(method, "columns", "additive", tmp_path / "run")

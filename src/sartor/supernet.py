@@ -24,6 +24,8 @@ class ChainSupernet(nn.Module):
     Only the modules on the path run, so that a step costs the time and the activations of one network.
     """
 
+    mixes = True
+
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         if not space.local_parts:
@@ -48,8 +50,8 @@ class ChainSupernet(nn.Module):
 
     def forward(self, *x: Tensor, path: Path) -> Tensor:
         (y,) = x
-        for slot, module in zip(self.slots, self.modules_on(path.index)):
-            y = module(y) if slot is None else path.through(slot, y, module(y))
+        for slot, column in zip(self.slots, self.columns):
+            y = column[0](y) if slot is None else path.run(slot, y, column)  # type: ignore[index,arg-type]
         return y
 
     def extract(self, arch: Sequence[int]) -> nn.Module:
@@ -62,6 +64,8 @@ class ChainSupernet(nn.Module):
 
 class CellSupernet(nn.Module):
     """A chain in which the mixed cells hold all candidates and every cell takes the same path."""
+
+    mixes = True
 
     def __init__(self, space: SearchSpace, chain: Sequence[nn.Module]) -> None:
         super().__init__()

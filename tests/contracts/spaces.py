@@ -190,3 +190,18 @@ def check_supernet(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:
         if gated.requires_grad and gates:
             gated.sum().backward()
             supernet.zero_grad()
+        if getattr(supernet, "mixes", False):
+            check_mixed(space, supernet, index, inputs)
+
+
+def check_mixed(space: SearchSpace, supernet: nn.Module, index: tuple[int, ...], inputs: tuple[Tensor, ...]) -> None:
+    """All candidates weighed by one-hot gates are the path; by others, every gate has a say."""
+    with torch.no_grad():
+        shared = _run(lambda *x: supernet(*x, path=Path(index)), inputs)
+        hard = tuple(torch.eye(len(s))[k] for s, k in zip(space.slots, index))
+        mixed = _run(lambda *x: supernet(*x, path=Path(index, hard, mixed=True)), inputs)
+    torch.testing.assert_close(mixed, shared, rtol=1e-4, atol=1e-5)
+    soft = tuple(torch.full((len(s),), 1.0 / len(s), requires_grad=True) for s in space.slots)
+    supernet(*inputs, path=Path(index, soft, mixed=True)).sum().backward()
+    assert all(g.grad is not None and torch.isfinite(g.grad).all() for g in soft)
+    supernet.zero_grad()

@@ -29,17 +29,24 @@ class Path:
 
     index: a candidate per slot; gates: per slot a (candidates,) tensor whose chosen entry multiplies the output
     of the chosen candidate (1 in value, differentiable), or None to run plain; around: called wherever a slot's
-    candidate has run, for methods that add something to it.
+    candidate has run, for methods that add something to it; mixed: run every candidate of every slot and add them up,
+    weighed by the gates (DARTS), for supernets that say `mixes`.
     """
 
     index: Architecture
     gates: tuple[Tensor, ...] | None = None
     around: Around | None = None
+    mixed: bool = False
 
-    def through(self, slot: int, x: Tensor, output: Tensor) -> Tensor:
-        """What a slot passes on when its chosen candidate makes `output` of `x`."""
-        if self.gates is not None:
-            output = output * self.gates[slot][self.index[slot]]
+    def run(self, slot: int, x: Tensor, candidates: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+        """What a slot makes of `x`."""
+        chosen = self.index[slot]
+        if self.gates is None:
+            output = candidates[chosen](x)
+        elif self.mixed:
+            output = sum((g * run(x) for g, run in zip(self.gates[slot], candidates)), start=x.new_zeros(()))
+        else:
+            output = candidates[chosen](x) * self.gates[slot][chosen]
         return output if self.around is None else self.around(slot, x, output)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,8 @@ class Cell(nn.Module):
         self.edges, self.on = edges, nn.ModuleList(modules)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _run(x, self.edges, list(self.on), None)
+        edges = [None if isinstance(module, Zero) else module for module in self.on]
+        return _run(x, self.edges, edges)
 
 
 class MixedCell(nn.Module):
@@ -58,18 +60,20 @@ class MixedCell(nn.Module):
         return [column[k] for column, k in zip(self.on, arch)]  # type: ignore[index]
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
-        return _run(x, self.edges, self.chosen(path.index), path)
+        edges = [partial(_choose, path, i, column) for i, column in enumerate(self.on)]
+        return _run(x, self.edges, edges)
 
 
-def _run(x: Tensor, edges: Edges, modules: Sequence[nn.Module], path: Path | None) -> Tensor:
+def _choose(path: Path, slot: int, column: Any, x: Tensor) -> Tensor:
+    return path.run(slot, x, column)
+
+
+def _run(x: Tensor, edges: Edges, operators: Sequence[Callable[[Tensor], Tensor] | None]) -> Tensor:
+    """Add up what arrives at each node; None on an edge: nothing does."""
     nodes = [x]
     for node in range(1, edges[-1][1] + 1):
-        arriving = []
-        for i, ((source, end), module) in enumerate(zip(edges, modules)):
-            if end == node and path is not None:
-                arriving.append(path.through(i, nodes[source], module(nodes[source])))
-            elif end == node and not isinstance(module, Zero):
-                arriving.append(module(nodes[source]))
+        here = [(source, run) for (source, end), run in zip(edges, operators) if end == node and run is not None]
+        arriving = [run(nodes[source]) for source, run in here]
         nodes.append(reduce(torch.add, arriving) if arriving else x * 0.0)
     return nodes[-1]
 

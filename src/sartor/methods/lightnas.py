@@ -12,6 +12,8 @@ wrong distribution); the temperature falls as 5 exp(-8 t) over the unfrozen shar
 is clipped. Six more things of the code are options, off in `LightNAS.paper()` as in the text: `sign_clip`,
 `final_damping`, `halving`, `fair_warmup`, `label_smoothing`, and `identity`, which is on by default.
 
+All of that runs one path a step; `paths=all` is the other search of Table 4.3: every candidate, weighed by P (DARTS).
+
 Where we differ in every mode: weights off the path are left alone (the code's optimiser goes on decaying and moving
 them by momentum); the head's batch norm is in the supernet as well; the validation split is a fifth of the training
 data in a fixed order; weights start as torch starts them; the learning rate falls per step, not per epoch; the update
@@ -38,7 +40,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,7 +48,7 @@ from torch import Tensor, nn
 
 from sartor.choose.relax import Multipliers, Relaxation, aims_of, costs, differentiable, priced, settle, spread
 from sartor.choose.solve import check_reachable, land
-from sartor.core import Architecture, Batch, Budget, Found, Path, Score, SearchSpace, Task, UserError
+from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, Task, UserError
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
 from sartor.supernet import IdentityMapping
@@ -97,6 +99,8 @@ class LightNAS(LightNASSettings):
         alpha = torch.optim.Adam(
             relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
         )
+        if self.paths == "all" and not getattr(supernet, "mixes", False):
+            raise UserError(f"the supernet of space {space.name!r} runs one path at a time; leave out paths=all.")
         s = _Search(task, run, supernet, identity, trained, relaxation, multipliers, aims, w, alpha)
 
         for epoch in run.steps(
@@ -134,10 +138,10 @@ class LightNAS(LightNASSettings):
             set_lr(s.w, cosine(epoch * steps + i, self.epochs * steps, peak=self.lr))
             with torch.no_grad():
                 fair = self.fair_warmup and epoch < self.warmup_epochs
-                paths = s.relaxation.ordered(tau, generator) if fair else [s.relaxation.sample(tau, generator)]
+                paths = s.relaxation.ordered(tau, generator) if fair else [self._draw(s, tau, generator)]
             s.w.zero_grad(set_to_none=True)  # what has no gradient is not moved, decayed or given momentum
             for path in paths:
-                loss = s.loss(path.index, batch)
+                loss = s.loss(path if path.mixed else replace(path, gates=None), batch)
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(float(loss.detach()))
             on_path = [p for p in s.trained.parameters() if p.grad is not None]
@@ -155,14 +159,14 @@ class LightNAS(LightNASSettings):
         s.trained.requires_grad_(False)
         batches = s.task.batches("valid", size=self.batch_size, seed=s.run.seed, epoch=epoch, limit=steps)
         for i, batch in enumerate(batches):
-            path = s.relaxation.sample(tau, generator)
+            path = self._draw(s, tau, generator)
             assert path.gates is not None
             if self._settling:
                 loss = self.decision * self._progress(epoch) * spread(s.relaxation, budgets)
             else:
                 loss = s.multipliers.penalty(path.gates)
             if self.accuracy_term:
-                cross_entropy = s.loss(path.index, batch, path.gates)
+                cross_entropy = s.loss(path, batch)
                 losses.append(float(cross_entropy.detach()))
                 loss = cross_entropy + loss
             set_lr(s.alpha, self._arch_lr(s.task) * self._arch_factor(epoch, s))
@@ -178,6 +182,12 @@ class LightNAS(LightNASSettings):
         if solved:  # one update's multiplier is as noisy as its batch
             s.multipliers.values = [statistics.median(column) for column in zip(*solved)]
         return {"valid_loss": sum(losses) / len(losses)} if losses else {}
+
+    def _draw(self, s: _Search, tau: float, generator: torch.Generator) -> Path:
+        """A sampled path, or what DARTS runs: all candidates, weighed by P."""
+        if self.paths == "one":
+            return s.relaxation.sample(tau, generator)
+        return Path(s.relaxation.argmax(), s.relaxation.probabilities(), mixed=True)
 
     # ------------------------------------------------------------------ schedules
 
@@ -221,7 +231,7 @@ class _Search:
     w: torch.optim.Optimizer
     alpha: torch.optim.Optimizer
 
-    def loss(self, index: Architecture, batch: Batch, gates: tuple[Tensor, ...] | None = None) -> Tensor:
+    def loss(self, path: Path, batch: Batch) -> Tensor:
         """Cross-entropy of one path on a batch."""
-        path = Path(index, gates, self.identity)
+        path = replace(path, around=self.identity)
         return self.task.loss(lambda *x: self.supernet(*x, path=path), batch)

@@ -68,6 +68,9 @@ class LightNASSettings(Settings):
     multiplier: float | None = Field(
         None, description="a fixed multiplier of cost / limit - 1 instead of a learned one (Fig. 4.3)"
     )
+    paths: Literal["one", "all"] = Field(
+        "one", description="run a step: one sampled path, or all candidates weighed by P, as DARTS (Table 4.3)"
+    )
     identity: float = Field(
         2.0, ge=0, description="weight of the identity mapping, linearly to 0 once logits train (code); 0: without"
     )
