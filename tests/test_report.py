@@ -62,6 +62,9 @@ def search_journal(names: dict[str, float]) -> list[dict[str, Any]]:
             cost = expected * (1 + 0.14 * (1 - t) ** 1.5 * rng.standard_normal())
             line |= {name: cost, f"expected_{name}": expected, f"gap_percent_{name}": (cost / limit - 1) * 100}
             line[f"multiplier_{name}"] = 0.9 * (1 - math.exp(-4 * t)) + 0.03 * rng.standard_normal() * (t > 0)
+        share = np.full((len(ARCH), 7), (1 - t) * 1000 / 7)
+        share[np.arange(len(ARCH)), ARCH] += 1000 * t
+        line["permille"] = share.round().astype(int).tolist()
         lines.append(line)
     return lines
 
@@ -222,7 +225,7 @@ def shown(*paths: Path) -> Page:
 
 def test_a_quickstart_shows_every_figure_and_every_setting(tmp_path: Path) -> None:
     page = shown(write_quickstart(tmp_path / "quickstart"))
-    assert page.counts["svg"] == 5
+    assert page.counts["svg"] == 6
     for words in (
         "The network found keeps its budget of 20 ms and is 1.5 points more accurate than the baseline",
         "predicted to need 19.94 ms (0.30 % under) and was measured at 19.88 ms (0.60 % under)",

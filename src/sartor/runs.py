@@ -304,11 +304,12 @@ class Run:
         return step
 
     def log(self, event: str, **fields: Json) -> None:
-        """One line to the journal of this stage, and to the log."""
+        """One line to the journal of this stage, and, but for lists, to the log."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "journal.jsonl").open("ab") as out:
             out.write((json.dumps({"event": event, **fields}) + "\n").encode())
-        said = {event: "", **fields}  # `epoch 9  loss ...`, not `epoch  epoch 9  loss ...`
+        # `epoch 9  loss ...`, not `epoch  epoch 9  loss ...`
+        said = {event: "", **{k: v for k, v in fields.items() if not isinstance(v, list)}}
         logger.info(
             "%s", "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}".strip() for k, v in said.items())
         )

@@ -51,6 +51,10 @@ class Relaxation(nn.Module):
         """The most probable architecture."""
         return self.space.canonical(tuple(self.log_p().argmax(dim=1).tolist()))
 
+    def course(self) -> list[list[float]]:
+        """Per slot the probabilities in per mille, rounded: a line of the journal, for drawing how a search decided."""
+        return [[round(1000 * float(p)) for p in row] for row in self.probabilities()]
+
     def log_probabilities(self) -> tuple[F, ...]:
         """Per slot (candidates,) float64, detached: the reward of a landing."""
         return tuple(row.detach().double().cpu().numpy() for row in self._rows(self.log_p()))

@@ -119,7 +119,8 @@ class LightNAS(LightNASSettings):
                 fields["loss"] = self._train_weights(s, epoch, tau, paths)
             if not warm:
                 fields |= self._train_logits(s, epoch, tau, paths)
-            run.log("epoch", **fields, **costs(relaxation, budgets, multipliers.values))
+            prices = costs(relaxation, budgets, multipliers.values)
+            run.log("epoch", **fields, **prices, permille=relaxation.course())
 
         argmax = priced(relaxation.argmax(), [b.score for b in budgets], "argmax")
         winner = argmax

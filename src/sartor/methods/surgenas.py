@@ -105,6 +105,7 @@ class SurgeNAS(SurgeNASSettings):
                 skips=skips(space, leading),
                 **costs(relaxation, budgets, multipliers),
                 **priced(leading, weighed, "argmax").predicted,
+                permille=relaxation.course(),
             )
 
         argmax = priced(relaxation.argmax(), [*(b.score for b in budgets), *weighed], "argmax")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sartor.core import F, show
@@ -31,9 +32,10 @@ from sartor.report.style import (
 )
 from sartor.report.values import Line, epochs, known, number, scaled, series
 
-__all__ = ["architecture", "predicted_measured", "tradeoff", "training_curves", "trajectory"]
+__all__ = ["architecture", "decisions", "predicted_measured", "tradeoff", "training_curves", "trajectory"]
 
 TOLERANCE = 0.005
+DECIDED = 28  # slots whose decisions are drawn
 STEPS = [1, 2, 2.5, 5, 10]  # of axis ticks
 _NOT_QUALITY = {"event", "epoch", "loss", "lr", "seconds", "step"}
 
@@ -218,6 +220,41 @@ def _room(values: Sequence[float], least: float) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = max(0.25 * (high - low), (least - (high - low)) / 2, 1e-9)
     return low - margin, high + margin
+
+
+@styled
+def decisions(journal: Sequence[Line], slots: Sequence[tuple[str, Sequence[str]]]) -> Figure:
+    """How likely each candidate of each slot was, epoch by epoch (thesis Fig. 3.13): a small panel a slot.
+
+    journal: lines of a search with `permille`; slots: names and candidates, of which the first `DECIDED` are drawn.
+    """
+    lines = [line for line in epochs(journal) if line.get("permille")]
+    lines = lines[:: max(1, len(lines) // 60)] + ([lines[-1]] if len(lines) > 60 else [])
+    x = series(lines, "epoch") + 1
+    shown = slots[:DECIDED]
+    names = list(dict.fromkeys(c for _, candidates in shown for c in candidates))
+    colours = [*CYCLE, INK, MUTED]
+    style = {n: (colours[i % len(colours)], DASHES[i // len(colours) % len(DASHES)]) for i, n in enumerate(names)}
+    columns = min(7, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = canvas(1.05 * rows + 0.7)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax, (i, (slot, candidates)) in zip(axes.flat, enumerate(shown)):
+        quiet(ax, grid="")
+        for k, name in enumerate(candidates):
+            colour, dash = style[name]
+            ax.plot(x, [line["permille"][i][k] / 10 for line in lines], color=colour, linestyle=dash, linewidth=1.1)
+        ax.set_title(slot, fontsize=7.5, pad=2)
+        ax.tick_params(labelsize=7)
+    for ax in axes.flat[len(shown) :]:
+        ax.set_visible(False)
+    axes[0, 0].set(ylim=(-3, 103), yticks=(0, 50, 100))
+    axes[0, 0].xaxis.set_major_locator(MaxNLocator(2, integer=True))
+    figure.supxlabel("epoch", fontsize=8.5)
+    figure.supylabel("probability (%)", fontsize=8.5)
+    handles = [Line2D([], [], color=c, linestyle=d, label=n) for n, (c, d) in style.items()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(8, len(handles)))
+    return figure
 
 
 @styled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sartor import spaces
 from sartor.core import Json, UserError, show
 from sartor.report import figures, html, words
 from sartor.report.collect import Recorded
@@ -68,7 +69,24 @@ def trajectory(search: Recorded) -> str:
     )
     drawn = figures.trajectory(lines, budgets, predicted, measured)
     out.append(html.picture(drawn, f"Search trajectory of {search.name}", caption))
-    return "".join(out) + _landing(search)
+    return "".join(out) + _decisions(search, lines) + _landing(search)
+
+
+def _decisions(search: Recorded, lines: Sequence[Line]) -> str:
+    """What each layer leaned to, where the journal has it."""
+    try:
+        slots = spaces.from_spec(search.get("space") or search.job.get("space")).slots
+        fits = [
+            [len(row) for row in line["permille"]] == [len(s) for s in slots] for line in lines if "permille" in line
+        ]
+    except (UserError, KeyError, TypeError, ValueError):
+        return ""
+    if not fits or not all(fits):
+        return ""
+    shown = "" if len(slots) <= figures.DECIDED else f" The first {figures.DECIDED} of {len(slots)} are shown."
+    caption = f"How likely each candidate was as the search went on: a line that reaches 100 % has been chosen.{shown}"
+    drawn = figures.decisions(lines, [(slot.name, slot.candidates) for slot in slots])
+    return html.picture(drawn, f"Decisions of {search.name}", caption)
 
 
 def _budgets_of(line: Line) -> list[dict[str, Json]]:
@@ -111,8 +129,6 @@ def architecture(search: Recorded) -> str:
     spec, arch = search.get("space"), search.get("architecture")
     if not spec or not arch:
         return out + html.missing(f"{search.name} records no architecture, so there is no network to draw.")
-    from sartor import spaces
-
     try:
         space = spaces.from_spec(spec)
         columns = layers(space, arch)
