@@ -53,7 +53,7 @@ class Relaxation(nn.Module):
 
     def course(self) -> list[list[float]]:
         """Per slot the probabilities in per mille, rounded: a line of the journal, for drawing how a search decided."""
-        return [[round(1000 * float(p)) for p in row] for row in self.probabilities()]
+        return [[round(1000 * p) for p in row.tolist()] for row in self.probabilities()]
 
     def log_probabilities(self) -> tuple[F, ...]:
         """Per slot (candidates,) float64, detached: the reward of a landing."""

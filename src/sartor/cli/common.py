@@ -69,12 +69,17 @@ def settings_from(config: Path | None, pairs: Sequence[str] | None) -> dict[str,
     return values
 
 
+def default_run(job: Mapping[str, Json], seed: int) -> Path:
+    """`runs/VERB-HASH`: the same job, the same directory."""
+    key = hashlib.sha256(json.dumps([job, seed], sort_keys=True).encode()).hexdigest()[:8]
+    return Path("runs") / f"{job['verb']}-{key}"
+
+
 def run_job(
     job: Mapping[str, Json], seed: int, where: Path | None, as_json: bool, work: Callable[[Run], dict[str, Json]]
 ) -> dict[str, Json]:
     """Do a job in its run directory, or tell what it found when it is done already; print and return the result."""
-    key = hashlib.sha256(json.dumps([job, seed], sort_keys=True).encode()).hexdigest()[:8]
-    path = where or Path("runs") / f"{job['verb']}-{key}"
+    path = where or default_run(job, seed)
     with Run(path, job, seed) as run:
         done = run.path / "result.json"
         if not done.exists():

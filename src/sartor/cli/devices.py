@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sartor.cli.common import emit, run_verb, say_step
+from sartor.cli.common import default_run, emit, run_verb, say_step
 from sartor.core import Json, UserError, parse_limit
 from sartor.runs import Run, write_json
 
@@ -41,10 +41,10 @@ def search_devices(
     if not limits:
         raise UserError(f"{method} needs a budget; add one such as --budget 20ms, or --budget {references[0]}:20ms.")
     spaces.get(space).scaled(1.0)
-    run = where or Path("runs") / f"devices-{method}"
     stored = ["--store", store] if store else []
     job = {"verb": "search", "method": method, "space": spaces.get(space).spec(), "targets": list(found.values()),
            "budgets": list(limits), "words": list(map(str, words))}  # fmt: skip
+    run = where or default_run(job, seed)
     with Run(run, job, seed):
         say_step("group the devices")
         given = [word for reference in references for word in ("--target", reference)]
@@ -55,8 +55,8 @@ def search_devices(
         by_id = {id_: reference for reference, id_ in found.items()}
         groups = [[by_id[id_] for id_ in group] for group in grouped["groups"]]
         rows: list[dict[str, Json]] = []
-        for k, group in enumerate(groups):
-            base, mine = _base(group, own)
+        bases = [_base(group, own) for group in groups]  # a group without a budget is said before any search
+        for k, (group, (base, mine)) in enumerate(zip(groups, bases)):
             say_step(f"search for {base}, the base of group {k + 1}: {', '.join(group)}")
             limits_of = [word for limit in mine for word in ("--budget", limit)]
             run_verb(

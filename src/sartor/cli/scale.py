@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sartor.cli.common import JsonFlag, RunDir, Seed, StoreRef, TargetRef, run_job
 from sartor.core import Json, UserError
+
+if TYPE_CHECKING:
+    from sartor.workflow.scaling import Step
+
+GAPS = ("gap_percent", "measured_gap_percent")
 
 
 def add(app: typer.Typer) -> None:
@@ -20,7 +25,8 @@ def add(app: typer.Typer) -> None:
         step: Annotated[float, typer.Option(help="How much wider from one measurement to the next.")] = 0.1,
         most: Annotated[float, typer.Option(help="Largest factor to try.")] = 4.0,
         tolerance: Annotated[
-            float, typer.Option(help="Share by which latencies may differ and count as equal; more where noise is.")
+            float,
+            typer.Option(help="Share by which latencies may differ and count as equal; up to 0.03 where noise is."),
         ] = 0.02,
         store: StoreRef = None,
         run: RunDir = None,
@@ -60,7 +66,7 @@ def add(app: typer.Typer) -> None:
                     roof = None
             write_json(opened.path / "architecture.json", zone.space.to_json(arch))
             steps = {one.factor: one for one in zone.steps}
-            wide = _costs(steps[zone.factor].latency_ms, budgets)
+            wide = _costs(steps[zone.factor], budgets)
             return {
                 "source": str(source),
                 "target": found_target.id,
@@ -68,12 +74,10 @@ def add(app: typer.Typer) -> None:
                 "space": zone.space.spec(),
                 "architecture": list(arch),
                 "budgets": budgets,
-                "predicted": {"macs": steps[zone.factor].macs, "params": steps[zone.factor].params},
                 **wide,
-                "gap_percent": {},
-                "argmax": {"architecture": list(arch), **_costs(steps[1.0].latency_ms, budgets)},
+                "argmax": {"architecture": list(arch), **_costs(steps[1.0], budgets)},
                 "landing": "verified" if zone.factor > 1 else "argmax",
-                "feasible": all(gap <= 0 for gap in wide["measured_gap_percent"].values()),
+                "feasible": all(gap <= 0 for kind in GAPS for gap in wide[kind].values()),
                 "roofline": roof,
                 "page": str(opened.path / "report.html"),
                 "next": f"sartor train {shlex.quote(str(opened.path))}",
@@ -92,8 +96,9 @@ def add(app: typer.Typer) -> None:
         report([Path(result["run"])], Path(result["page"]))
 
 
-def _costs(latency_ms: float, budgets: list[Json]) -> dict[str, Json]:
-    """Measured latency, and its gap to a limit on it."""
-    limits = {b["metric"]: float(b["limit"]) for b in budgets if b["metric"] == "latency_ms"}
-    gaps = {name: (latency_ms / limit - 1) * 100 for name, limit in limits.items()}
-    return {"measured": {"latency_ms": latency_ms}, "measured_gap_percent": gaps}
+def _costs(step: Step, budgets: list[Json]) -> dict[str, Json]:
+    """What is counted and what was measured of a network, and the gaps to the limits on it."""
+    known = {"predicted": {"macs": step.macs, "params": step.params}, "measured": {"latency_ms": step.latency_ms}}
+    limits = {b["metric"]: float(b["limit"]) for b in budgets}
+    gaps = [{n: (v / limits[n] - 1) * 100 for n, v in costs.items() if n in limits} for costs in known.values()]
+    return {**known, **dict(zip(GAPS, gaps))}
