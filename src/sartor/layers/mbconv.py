@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sartor.layers.depthwise import DepthwiseConv2d
+
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
     """Round channels to a multiple of `divisor`, never below 90 % of the wish (ALGORITHMS 0.3)."""
@@ -12,10 +14,14 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def conv_norm_act(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+    inputs: int, outputs: int, kernel: int, stride: int = 1, depthwise: bool = False, act: bool = True
 ) -> list[nn.Module]:
     """Convolution with `same` padding, batch norm and ReLU6: modules to be put in a flat Sequential."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    conv: nn.Module
+    if depthwise:
+        conv = DepthwiseConv2d(outputs, kernel, stride)
+    else:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return [conv, nn.BatchNorm2d(outputs), *([nn.ReLU6()] if act else [])]
 
 
@@ -46,7 +52,7 @@ class MBConv(nn.Module):
         hidden = inputs * expansion
         self.body = nn.Sequential(
             *(conv_norm_act(inputs, hidden, 1) if expansion > 1 else []),
-            *conv_norm_act(hidden, hidden, kernel, stride, groups=hidden),
+            *conv_norm_act(hidden, hidden, kernel, stride, depthwise=True),
             *([SqueezeExcite(hidden)] if se else []),
             *conv_norm_act(hidden, outputs, 1, act=False),
         )
