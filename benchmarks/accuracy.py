@@ -5,7 +5,7 @@ in width and the one scaled in resolution (Fig. 4.16) to the found network's lat
 measured in one sitting. Equal latency is within 3 %; rows say by how much each is apart. A ranking needs disjoint 95 %
 intervals over seeds, otherwise the summary says undecided.
 
-Reduced: 20 px, width 0.5, 6,000 training images; all 21 slots x 7 candidates. Full: all images, 32 px, width 1. The
+Reduced: 16 px, width 0.5, 6,000 training images; all 21 slots x 7 candidates. Full: all images, 32 px, width 1. The
 network scaled in width is the reference: below the floor of accuracy a setting says nothing about architectures.
 
     python benchmarks/accuracy.py [--full] [--only K] [--seed S]    # budget 0 is the core; processes may take parts
@@ -36,11 +36,11 @@ from sartor.training.recipe import Recipe
 SHARES, SEEDS = [0.45, 0.6, 0.8], [0, 1, 2]  # in order of worth; below 0.4 no width is narrow enough
 RESOLUTIONS = list(range(8, 33))
 REDUCED = {
-    "space": "mobilenet:cifar?width=0.5&resolution=20",
-    "data": "parquet:{data}/cifar10?images=6000&resolution=20",
+    "space": "mobilenet:cifar?width=0.5&resolution=16",
+    "data": "parquet:{data}/cifar10?images=6000&resolution=16",
     "samples": 400,
-    "search": {"epochs": 24, "warmup_epochs": 7, "batch_size": 64, "lr": 0.05},
-    "recipe": {"epochs": 24, "batch_size": 64, "evaluate_every": 0},
+    "search": {"epochs": 20, "warmup_epochs": 6, "batch_size": 64, "lr": 0.05},
+    "recipe": {"epochs": 20, "batch_size": 64, "evaluate_every": 0},
     "floor": 50.0,
 }
 FULL = {

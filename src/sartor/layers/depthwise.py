@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_input
 
 LARGEST = 100  # pixels
 
@@ -56,7 +57,8 @@ class _SmallMap(torch.autograd.Function):
         to_x = to_weight = None
         if ctx.needs_input_grad[0]:
             kernel = weight.shape[-1]
-            to_x = torch.nn.grad.conv2d_input(x.shape, weight, slope, stride, kernel // 2, 1, len(weight))
+            shape = (stride, kernel // 2, 1, len(weight))
+            to_x = conv2d_input(x.shape, weight, slope, *shape)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
             to_weight = _to_weight(x, slope, weight.shape[-1], stride)
         return to_x, to_weight, None
