@@ -3,12 +3,13 @@
 Must show 5. Per budget and seed: a search, one random architecture that lands on the budget, the uniform network scaled
 in width and the one scaled in resolution (Fig. 4.16) to the found network's latency; all trained with one recipe and
 measured in one sitting. Equal latency is within 3 %; rows say by how much each is apart. A ranking needs disjoint 95 %
-intervals over seeds, otherwise the summary says undecided.
+intervals over seeds, otherwise the summary says undecided; over all budgets, differences are taken in pairs of one
+budget and seed, and their 95 % interval must exclude zero.
 
 Reduced: 16 px, width 0.5, 6,000 training images; all 21 slots x 7 candidates. Full: all images, 32 px, width 1. The
 network scaled in width is the reference: below the floor of accuracy a setting says nothing about architectures.
 
-    python benchmarks/accuracy.py [--full] [--only K] [--seed S]    # budget 0 is the core; processes may take parts
+    python benchmarks/accuracy.py [--full] [--only K] [--seed S] [--stage NAME]    # budget 0 is the core
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from sartor.targets.store import Store
 from sartor.training.recipe import Recipe
 
 SHARES, SEEDS = [0.45, 0.6, 0.8], [0, 1, 2]  # in order of worth; below 0.4 no width is narrow enough
+STAGES = ("search", "sitting", "train")
 RESOLUTIONS = list(range(8, 33))
 REDUCED = {
     "space": "mobilenet:cifar?width=0.5&resolution=16",
@@ -57,8 +59,10 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--only", type=int, choices=range(len(SHARES)), help="one budget")
     options.add_argument("--seed", type=int, choices=SEEDS, help="one seed")
+    options.add_argument("--stage", choices=STAGES, help="one stage; what is timed wants a quiet machine")
     given = options.parse_args()
     setting = FULL if given.full else REDUCED
+    stages = STAGES if given.stage is None else (given.stage,)
     torch.set_num_threads(torch.get_num_threads() if given.full else 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     space, target = sartor.spaces.get(setting["space"]), sartor.targets.get("onnxruntime:cpu?threads=1")
@@ -104,19 +108,27 @@ def main() -> None:
             other = land(space, noise, [budget], start=space.sample(rng, 1)[0], rng=rng)
         return {"lightnas": list(found.architecture), "random": list(other.architecture)}
 
-    def sitting(cell: dict[str, Any], members: dict[str, tuple[Any, tuple[int, ...]]]) -> dict[str, Any]:
-        name_of = f"{cell['limit_ms']} {cell['seed']}"
-        for name, scaled in (("width", by_width), ("resolution", by_resolution)):
-            archs = list({scaled.key(a): a for a in scaled.enumerate()}.values())
-            everyone = [members["lightnas"], *((scaled, a) for a in archs)]
-            rows = workflow.compare(everyone, target, ["latency_ms"], store, f"{name} {name_of}")
-            ms = [row["latency_ms"] or np.inf for row in rows]
-            members[name] = (scaled, archs[int(np.argmin(np.abs(np.asarray(ms[1:]) - ms[0])))])
-        rows = workflow.compare(list(members.values()), target, ["latency_ms"], store, f"all {name_of}")
-        return {
-            name: {"architecture": list(a), "latency_ms": row["latency_ms"]}
-            for (name, (_, a)), row in zip(members.items(), rows)
+    def sitting(cells: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """All networks of the cells and every scaled one, side by side; per cell the scaled ones of equal latency."""
+        names = ["lightnas", "random"]
+        asked = [(space, tuple(row[name])) for row in found for name in names]
+        scaled = {
+            name: [(own, a) for a in {own.key(a): a for a in own.enumerate()}.values()]
+            for name, own in (("width", by_width), ("resolution", by_resolution))
         }
+        everyone = [*asked, *scaled["width"], *scaled["resolution"]]
+        rows = workflow.compare(everyone, target, ["latency_ms"], store, f"sitting {cells}")
+        ms = np.array([row["latency_ms"] or np.inf for row in rows])
+        out = []
+        for k in range(len(cells)):
+            at = {name: 2 * k + i for i, name in enumerate(names)}
+            start = len(asked)
+            for name, members in scaled.items():
+                near = np.abs(ms[start : start + len(members)] - ms[2 * k])
+                at[name] = start + int(np.argmin(near))
+                start += len(members)
+            out.append({n: {"architecture": list(everyone[i][1]), "latency_ms": float(ms[i])} for n, i in at.items()})
+        return out
 
     def trained(own: Any, arch: tuple[int, ...], seed: int) -> dict[str, Any]:
         member, same = own.base(arch) if isinstance(own, Uniform) else (own, arch)
@@ -125,30 +137,67 @@ def main() -> None:
             result = workflow.train_network(member, same, fed, recipe, run)
         return {"accuracy": result["value"], "macs": result["macs"], "params": result["params"]}
 
-    # what is timed comes between the two long stages, so that the machine can be kept quiet for it
-    found = [results.row({**cell, "what": "search"}, lambda c=cell: search(c)) for cell in cells]
-    measured = []
-    for cell, row in zip(cells, found):
-        members = {name: (space, tuple(row[name])) for name in ("lightnas", "random")}
-        measured.append(results.row({**cell, "what": "one sitting"}, lambda c=cell, m=members: sitting(c, m)))
-    for cell, row in zip(cells, measured):
+    if "search" in stages:
+        for cell in cells:
+            results.row({**cell, "what": "search"}, lambda c=cell: search(c))
+    if "sitting" in stages:
+        new = [c for c in cells if results.get({**c, "what": "one sitting"}) is None]
+        found = [results.get({**c, "what": "search"}) for c in new]
+        if new and all(found):
+            for cell, row in zip(new, sitting(new, [f for f in found if f is not None])):
+                results.row({**cell, "what": "one sitting"}, lambda r=row: r)
+    for cell in cells if "train" in stages else []:
+        row = results.get({**cell, "what": "one sitting"})
+        if row is None:
+            continue
         for name in ("lightnas", "random", "width", "resolution"):
             own = {"width": by_width, "resolution": by_resolution}.get(name, space)
             arch = tuple(row[name]["architecture"])
             key = {**cell, "what": "train", "network": name}
             results.row(key, lambda o=own, a=arch, s=cell["seed"]: trained(o, a, s))
-    if given.seed is not None:  # the process that takes all of them sums up
+    if given.seed is not None or "train" not in stages:  # the process that takes all of them sums up
         return
     rows = _summary(results.data["rows"])
     reference = [row["accuracy (%)"] for row in rows if row["network"] == "width"]
     reached = all(accuracy >= setting["floor"] for accuracy in reference)
-    results.summarise(rows=rows, floor_percent=setting["floor"], floor_reached=reached)
+    pairs = _pairs(results.data["rows"])
+    results.summarise(rows=rows, pairs=pairs, floor_percent=setting["floor"], floor_reached=reached)
 
 
 def _resized(reference: str, resolution: int, device: str) -> Any:
     head, _, query = reference.partition("?")
     options = [option for option in query.split("&") if option and not option.startswith("resolution=")]
     return sartor.tasks.get(f"{head}?{'&'.join([*options, f'resolution={resolution}'])}", device)
+
+
+def _pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """LightNAS minus each other network of the same budget and seed, over all that are finished."""
+    trained = {
+        (r["cell"]["limit_ms"], r["cell"]["seed"], r["cell"]["network"]): r["accuracy"]
+        for r in rows
+        if r["cell"]["what"] == "train"
+    }
+    out = []
+    for name in ("random", "width", "resolution"):
+        apart = [
+            ours - trained[limit, seed, name]
+            for (limit, seed, network), ours in trained.items()
+            if network == "lightnas" and (limit, seed, name) in trained
+        ]
+        if len(apart) > 1:
+            own = interval(apart)
+            verdict = "better" if own["low"] > 0 else "worse" if own["high"] < 0 else "undecided"
+            out.append(
+                {
+                    "LightNAS against": name,
+                    "pairs": len(apart),
+                    "difference (points)": own["mean"],
+                    "low": own["low"],
+                    "high": own["high"],
+                    "verdict": verdict,
+                }
+            )
+    return out
 
 
 def _summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

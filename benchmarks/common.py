@@ -46,12 +46,17 @@ class Results:
         self.data: dict[str, Any] = {**json.loads(json.dumps(head)), "rows": [], "summary": {}}
         self._read()
 
+    def get(self, cell: dict[str, Any]) -> dict[str, Any] | None:
+        """The row of a cell that is finished; None for one that is not."""
+        cell = json.loads(json.dumps(cell))
+        return next((dict(row) for row in self.data["rows"] if row["cell"] == cell), None)
+
     def row(self, cell: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row of a cell, computed once."""
         cell = json.loads(json.dumps(cell))
-        for row in self.data["rows"]:
-            if row["cell"] == cell:
-                return dict(row)
+        known = self.get(cell)
+        if known is not None:
+            return known
         row = {"cell": cell, **compute()}
         with self._reading():
             self.data["rows"].append(row)

@@ -31,8 +31,9 @@ Where our defaults differ, all of it undone by `LightNAS.paper()`:
      0 as logits train (the mapping of SurgeNAS, Eq. 3.10, which the code of LightNAS has and its text does not).
      Without it a supernet of a few thousand steps guesses, and the straight-through gradient says nothing: what goes
      into a batch norm has no scale, so gates multiply in vain (`benchmarks/gradient.py`).
-  4. `arch_lr`. Adam moves a logit by about its learning rate an update: below 10,000 updates we raise it,
-     so that logits can travel by about 10.
+  4. `arch_lr`. Adam moves a logit by about its learning rate an update: below 3,000 updates we raise it, so that logits
+     can travel by about 3, which sharpening makes 24. At 10 most layers had decided after a third of the search, before
+     the supernet had learnt much (`benchmarks/decisions.py`).
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ from sartor.training.tasks import smoothed
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (code)
 TEMPERATURE_FALL = 8.0  # 5 exp(-0.1 e) over 80 epochs (code)
+REACH = 3.0  # how far a logit can travel in a short search (ours)
 NEAR = 0.006  # `final_damping` begins within 0.15 ms of 20 to 30 ms (code)
 
 
@@ -204,7 +206,7 @@ class LightNAS(LightNASSettings):
         return max(1, (self.epochs - self.warmup_epochs) * steps_per_epoch(task, "valid", self.batch_size))
 
     def _arch_lr(self, task: Task) -> float:
-        return self.arch_lr or max(1e-3, 10.0 / self._updates(task))
+        return self.arch_lr or max(1e-3, REACH / self._updates(task))
 
     def _arch_factor(self, epoch: int, s: _Search) -> float:
         """The code's rules 3 and 2: halve the rate each quarter; once near the budget in the last eighth, slow down."""

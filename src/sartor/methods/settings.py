@@ -50,7 +50,7 @@ class LightNASSettings(Settings):
     clip_norm: float = Field(5.0, gt=0, description="gradient norm of the weights (code)")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="of the search's loss; 0.1 in the code")
     arch_lr: float | None = Field(
-        None, gt=0, description="logits: Adam; default 1e-3, or 10 / updates where updates are fewer than 10,000"
+        None, gt=0, description="logits: Adam; default 1e-3, or 3 / updates where updates are fewer than 3,000"
     )
     arch_weight_decay: float = Field(1e-3, ge=0)
     temperature: float = Field(
