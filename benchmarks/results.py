@@ -37,7 +37,7 @@ def main() -> None:
         target = f" Target: {settings['target']}." if "target" in settings else ""
         machine = data["machine"]
         lines = [
-            f"## {data['benchmark'].replace('_', ' ')}",
+            f"## {file.stem.replace('_', ' ')}",
             "",
             f"Goal: {data['goal']}.{target} Machine: {machine['cpu']}, {machine.get('cores', '?')} cores. "
             f"torch {data['versions']['torch']}. [JSON](../benchmarks/results/{file.name})",

@@ -1,13 +1,14 @@
-"""SurgeNAS on CIFAR-10 (JPEG): does the identity mapping keep skips from winning, and what does beta buy?
+"""SurgeNAS: does the identity mapping keep skips from winning, and what does beta buy?
 
 skips (must show 3, Fig. 3.13): beta = 0, with and without the identity mapping, 3 seeds: how many of the 21 layers end
 as skips, and how the first six decide. Both networks are trained alike.
 
-beta (must show 5, Fig. 3.15): searches that weigh latency by six betas, the last one huge; what each costs by the
+beta (must show 5, Fig. 3.15): searches that weigh latency by six betas (loss per whole range of the
+space's latencies, divided by it), the last one huge; what each costs by the
 predictor, and, trained alike, how accurate it is.
 
-Reduced: the setting of accuracy.py (20 px, width 0.5, 6,000 images, all 21 slots x 7 candidates), one beta search each.
-Full: all images, 32 px, width 1, 3 seeds.
+Reduced: 2,000 images of Fashion-MNIST at 8 px, width 0.5, all 21 slots x 7 candidates, one beta search each; trained
+on 6,000 images. Full: all images of CIFAR-10 (JPEG), 32 px, width 1, 3 seeds.
 
     python benchmarks/surgenas.py skips|beta [--full] [--only K]     # K of the cells, in order
 """
@@ -25,18 +26,36 @@ import torch
 
 import sartor
 from accuracy import FULL as ACCURACY_FULL
-from accuracy import REDUCED as ACCURACY
 from common import CACHE, Results, interval, parser
+from landing import REDUCED as LANDING
 from sartor import workflow
+from sartor.choose.solve import reachable
 from sartor.methods import SETTINGS
 from sartor.predictors import load
 from sartor.report.figures import decisions
 from sartor.runs import Run, read_lines
 from sartor.training.recipe import Recipe
 
-REDUCED = {**ACCURACY, "search": {"epochs": 24, "warmup_epochs": 8, "batch_size": 64, "lr": 0.05}, "beta_seeds": [0]}
-FULL = {**ACCURACY_FULL, "search": {"epochs": 75, "warmup_epochs": 25}, "beta_seeds": [0, 1, 2]}
-SEEDS, BETAS = [0, 1, 2], [0.0, 0.3, 1.0, 3.0, 10.0, 1000.0]  # loss per ms
+FASHION = "fashion-mnist:{data}/fashion_mnist?resolution=8"
+REDUCED = {
+    "space": LANDING["space"],
+    "data": f"{FASHION}&images=2000",
+    "train": f"{FASHION}&images=6000",
+    "predictor": "landing",
+    "search": {"epochs": 16, "warmup_epochs": 5, "batch_size": 64, "lr": 0.05},
+    "recipe": {"epochs": 16, "batch_size": 64, "evaluate_every": 0},
+    "beta_seeds": [0],
+}
+FULL = {
+    "space": ACCURACY_FULL["space"],
+    "data": ACCURACY_FULL["data"],
+    "train": ACCURACY_FULL["data"],
+    "predictor": "accuracy_full",
+    "search": {"epochs": 75, "warmup_epochs": 25},
+    "recipe": ACCURACY_FULL["recipe"],
+    "beta_seeds": [0, 1, 2],
+}
+SEEDS, BETAS = [0, 1, 2], [0.0, 0.3, 1.0, 3.0, 10.0, 1000.0]  # loss per whole range of latencies
 DRAWN = 6
 GOALS = {
     "skips": "layers that end as skips, with and without identity mapping, 3 seeds",
@@ -53,14 +72,15 @@ def main() -> None:
     torch.set_num_threads(torch.get_num_threads() if given.full else 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     space = sartor.spaces.get(setting["space"])
-    task = sartor.tasks.get(setting["data"].format(data=os.environ.get("SARTOR_DATA", "../shared/data")), device)
+    root = os.environ.get("SARTOR_DATA", "../shared/data")
+    task, whole = (sartor.tasks.get(setting[name].format(data=root), device) for name in ("data", "train"))
     name = f"surgenas_{given.experiment}{'_full' if given.full else ''}"
     engine = SETTINGS["surgenas"](**setting["search"])
-    what = {"space": setting["space"], "recipe": setting["recipe"], "data_name": task.describe()}
+    what = {key: setting[key] for key in ("space", "data", "train", "recipe")}
     results = Results(name, GOALS[given.experiment], {**what, "search": engine.model_dump()})
     score: Any = None
     if given.experiment == "beta":
-        score = load(CACHE / f"accuracy{'_full' if given.full else ''}.safetensors", space=space)  # accuracy.py fits it
+        score = load(CACHE / f"{setting['predictor']}.safetensors", space=space)  # the script of that name fits it
     recipe = Recipe().override(setting["recipe"])
 
     def searched(seed: int, **own: Any) -> dict[str, Any]:
@@ -73,7 +93,7 @@ def main() -> None:
         seconds = time.process_time() - began
         epochs = [line for line in lines if line["event"] == "epoch"]
         with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"b": name}, seed) as run:
-            trained = workflow.train_network(space, found.architecture, task, recipe, run)
+            trained = workflow.train_network(space, found.architecture, whole, recipe, run)
         return {
             "architecture": list(found.architecture),
             "skips": found.extras["skips"],
@@ -91,7 +111,8 @@ def main() -> None:
         own: list[dict[str, Any]] = [{"identity": cell["identity"], "beta": 0.0} for cell in cells]
     else:
         cells = [{"beta": beta, "seed": s} for s in setting["beta_seeds"] for beta in BETAS]
-        own = [{"beta": cell["beta"]} for cell in cells]
+        low, high = reachable(space, score)
+        own = [{"beta": cell["beta"] / (high - low)} for cell in cells]
     for i, (cell, more) in enumerate(zip(cells, own)):
         if given.only in (None, i):
             results.row(cell, lambda c=cell, o=more: searched(c["seed"], **o))
