@@ -59,11 +59,13 @@ def test_is_differentiable_twice() -> None:
 def test_other_types_are_left_to_torch(dtype: torch.dtype) -> None:
     conv = DepthwiseConv2d(2, 5).to(dtype)
     conv(torch.randn(1, 2, 3, 3, dtype=dtype)).sum().backward()
-    assert conv.weight.grad is not None and conv.weight.grad.dtype == dtype
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype == dtype
 
 
 def test_under_autocast_is_left_to_torch() -> None:
     conv = DepthwiseConv2d(2, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         conv(torch.randn(1, 2, 3, 3)).sum().backward()
-    assert conv.weight.grad is not None and conv.weight.grad.dtype == torch.float32
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype == torch.float32

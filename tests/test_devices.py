@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sartor import spaces
+from sartor.cli.devices import _base
 from sartor.core import Architecture, Measurement, SearchSpace, UserError
 from sartor.spaces.complexity import Complexity
 from sartor.targets.ort import OnnxRuntime
@@ -132,11 +133,16 @@ def test_steps_that_lead_nowhere_are_refused(store: Store, options: dict[str, fl
         comfort_zone(spaces.get("mobilenet:tiny"), ARCH, Law(lambda work: 1.0), store, **options)
 
 
-def test_a_width_that_cannot_be_measured_is_said(store: Store) -> None:
+def test_a_width_that_cannot_be_measured_ends_the_zone_and_is_said(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     space = spaces.get("mobilenet:tiny")
     most = 1.5 * macs(space, ARCH)
+    found = comfort_zone(space, ARCH, Law(lambda work: 1.0 if work < most else float("nan")), store)
+    assert 1.0 < found.factor == found.steps[-1].factor
+    assert "it melted" in caplog.text
     with pytest.raises(UserError, match="cannot be measured on law \\(it melted\\)"):
-        comfort_zone(space, ARCH, Law(lambda work: 1.0 if work < most else float("nan")), store)
+        comfort_zone(space, ARCH, Law(lambda work: float("nan")), store, sitting="again")
 
 
 # ---------------------------------------------------------------------- this machine
@@ -219,3 +225,9 @@ def test_failures_are_left_out_and_too_few_networks_are_refused() -> None:
         group_devices(["a", "b"], values)
     with pytest.raises(UserError, match="1 devices"):
         group_devices(["a"], values[:, :1])
+
+
+def test_devices_that_share_a_search_cannot_have_two_budgets() -> None:
+    assert _base(["a", "b"], [("b", "2ms"), (None, "9ms")]) == ("b", ["2ms"])
+    with pytest.raises(UserError, match="a and b agree"):
+        _base(["a", "b"], [("a", "1ms"), ("b", "2ms")])

@@ -20,7 +20,7 @@ from sartor.runs import Run
 from sartor.spaces.complexity import Complexity
 from sartor.supernet import IdentityMapping
 from sartor.training.tasks import Classification
-from tests.fakes import Grid
+from tests.fakes import Grid, Ragged
 from tests.test_one_idea import task_of
 
 TINY = "mobilenet:tiny?width=0.4"
@@ -208,3 +208,33 @@ def test_published_values_are_the_defaults():
     assert (paper.epochs, paper.warmup_epochs, paper.batch_size, paper.lr, paper.arch_lr) == (75, 25, 232, 0.1, 7.5e-4)
     assert (paper.weight_decay, paper.arch_weight_decay, paper.identity, paper.clip_norm) == (3e-5, 1e-3, 2.0, 5.0)
     assert math.isclose(paper.temperature, 1.0)
+
+
+def test_a_cost_that_nothing_would_weigh_is_refused(tmp_path):
+    space = spaces.get(TINY)
+    cost = Complexity(space, "macs")
+    with pytest.raises(UserError, match="beta=3 has no cost to weigh"):
+        search(space, task_of("mobilenet:tiny"), beta=3.0)
+    with pytest.raises(UserError, match="not both"):
+        search(space, task_of("mobilenet:tiny"), budget=cost.at("0.2MMACs"), objectives=[cost])
+
+
+def test_two_budgets_on_one_metric_are_refused():
+    space = spaces.get(TINY)
+    cost = Complexity(space, "macs")
+    with pytest.raises(UserError, match="2 budgets on macs"):
+        search(space, task_of("mobilenet:tiny"), budget=[cost.at("0.2MMACs"), cost.at("0.3MMACs")])
+
+
+def test_a_slot_that_hangs_on_another_uses_up_only_candidates_that_ran():
+    space = Ragged()
+    relaxation = Relaxation(space, torch.Generator().manual_seed(0))
+    draws = torch.Generator().manual_seed(1)
+    for _ in range(50):
+        paths = [path.index for path in relaxation.ordered(1.0, draws)]
+        for i in range(len(space.slots)):
+            ran = [index[i] for index in paths if space.active(index)[i]]
+            rounds = Counter(ran)
+            assert (
+                max(rounds.values(), default=0) - min((rounds[k] for k in range(len(space.slots[i]))), default=0) <= 1
+            )

@@ -45,3 +45,10 @@ def test_override_reads_text_as_the_command_line_gives_it() -> None:
         "lr": 0.2,
         "clip_norm": None,
     }
+
+
+def test_each_method_has_its_published_recipe() -> None:
+    ours, theirs = Recipe.paper("surgenas"), Recipe.paper("lightnas")
+    assert (ours.epochs, ours.weight_decay) == (400, 3e-5)
+    assert (theirs.epochs, theirs.weight_decay) == (360, 4e-5)
+    assert Recipe.paper("surgenas", epochs=7).epochs == 7

@@ -48,7 +48,7 @@ class Relaxation(nn.Module):
         return self._rows(self.log_p().exp())
 
     def argmax(self) -> Architecture:
-        """The most probable architecture."""
+        """The most probable candidate of every slot; where no slot hangs on another, the most probable architecture."""
         return self.space.canonical(tuple(self.log_p().argmax(dim=1).tolist()))
 
     def course(self) -> list[list[float]]:
@@ -64,10 +64,11 @@ class Relaxation(nn.Module):
         return self._draw(self.log_p(), temperature, generator)[0]
 
     def ordered(self, temperature: float, generator: torch.Generator) -> list[Path]:
-        """K paths that together take every candidate of every slot once (Algorithm 1 of the thesis).
+        """K paths that together take every candidate of every unconditional slot once (Algorithm 1 of the thesis).
 
         Path i is drawn from the candidates not used by paths before it, with fresh noise: the order follows
-        Plackett-Luce. A slot with fewer than K candidates starts over when all of its own are used.
+        Plackett-Luce. A slot with fewer than K candidates starts over when all of its own are used; one that hangs on
+        another uses up a candidate only in paths in which it exists.
         """
         used, paths, log_p = self.absent.clone(), [], self.log_p()
         for _ in range(self.absent.shape[1]):
@@ -75,7 +76,8 @@ class Relaxation(nn.Module):
             # softmax over what remains is the re-normalised P without its 0 / 0
             remaining = torch.log_softmax(log_p.masked_fill(used, -torch.inf), dim=1)
             path, chosen = self._draw(remaining, temperature, generator)
-            used = used.scatter(1, chosen, True)
+            exists = torch.tensor(self.space.active(path.index), device=used.device)[:, None]
+            used = used | torch.zeros_like(used).scatter(1, chosen, True) & exists
             paths.append(path)
         return paths
 
@@ -196,8 +198,8 @@ def settle(
 def spread(relaxation: Relaxation, budgets: Sequence[Budget]) -> Tensor:
     """Scalar: standard deviation of the cost of a network drawn from P, relative to the limit, summed over budgets.
 
-    Exact for additive scores. Where it is 0 every slot with a say in the cost has decided, and the argmax costs what
-    the expectation does.
+    Exact for additive scores where no slot hangs on another. Where it is 0 every slot with a say in the cost has
+    decided, and the argmax costs what the expectation does.
     """
     total = relaxation.logits.new_zeros(())
     p = relaxation.log_p().exp()

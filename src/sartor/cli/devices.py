@@ -91,11 +91,16 @@ def _of_target(limit: str, references: Sequence[str]) -> tuple[str | None, str]:
 
 
 def _base(group: Sequence[str], limits: Sequence[tuple[str | None, str]]) -> tuple[str, list[str]]:
-    """The device of a group that is searched for, and its limits: the first with limits of its own, or the first."""
-    for reference in group:
-        mine = [text for of, text in limits if of == reference]
-        if mine:
-            return reference, mine
+    """The device of a group that is searched for, and its limits: the one with limits of its own, or the first."""
+    own = {reference: [text for of, text in limits if of == reference] for reference in group}
+    having = [reference for reference in group if own[reference]]
+    if len(having) > 1:
+        raise UserError(
+            f"{' and '.join(having)} agree about networks and share a search, but each has a budget of its own; give a "
+            f"budget to one of them, or search for {having[1]} alone."
+        )
+    if having:
+        return having[0], own[having[0]]
     shared = [text for of, text in limits if of is None]
     if not shared:
         raise UserError(f"no device of the group {', '.join(group)} has a budget; add --budget {group[0]}:20ms.")

@@ -20,7 +20,9 @@ def add(app: typer.Typer) -> None:
         source: Source,
         data: Data = "digits",
         name: Annotated[str, typer.Option(help="What the report calls the network.")] = "found",
-        paper: Annotated[bool, typer.Option("--paper", help="The recipe of the LightNAS thesis.")] = False,
+        paper: Annotated[
+            bool, typer.Option("--paper", help="The published recipe of the method that found it.")
+        ] = False,
         set_: Set = None,
         config: Config = None,
         device: Device = "cpu",
@@ -35,11 +37,13 @@ def add(app: typer.Typer) -> None:
         """
         from sartor.training.recipe import Recipe
 
-        recipe = (Recipe.paper() if paper else Recipe()).override(settings_from(config, set_))
+        changes = settings_from(config, set_)
+        Recipe().override(changes)  # typing errors before anything is read
 
         from sartor import tasks, workflow
         from sartor.runs import Run
 
+        recipe = (Recipe.paper(workflow.method_of(source)) if paper else Recipe()).override(changes)
         space, arch = workflow.load_architecture(source)
         task = tasks.get(data, device)
         workflow.fits_task(space, task, arch)

@@ -115,10 +115,10 @@ class Restricted(SearchSpace):
     def lift_path(self, path: Path) -> Path:
         """A path of the base supernet; gates of dropped candidates are zero."""
         if path.gates is None:
-            return Path(self.lift(path.index), None, path.around)
+            return replace(path, index=self.lift(path.index))
         gates: list[Any] = []
         for gate, kept, slot in zip(path.gates, self.keep, self.base.slots):
             wide = gate.new_zeros(len(slot))
             wide[list(kept)] = gate
             gates.append(wide)
-        return Path(self.lift(path.index), tuple(gates), path.around)
+        return replace(path, index=self.lift(path.index), gates=tuple(gates))

@@ -20,6 +20,7 @@ class RestrictedSupernet(nn.Module):
         super().__init__()
         self.space = space
         self.base = base
+        self.mixes = getattr(base, "mixes", False)
 
     def forward(self, *x: Tensor, path: Path) -> Tensor:
         return self.base(*x, path=self.space.lift_path(path))

@@ -16,16 +16,17 @@ All of that runs one path a step; `paths=all` is the other search of Table 4.3: 
 
 Where we differ in every mode: weights off the path are left alone (the code's optimiser goes on decaying and moving
 them by momentum); the head's batch norm is in the supernet as well; the validation split is a fifth of the training
-data in a fixed order; weights start as torch starts them; the learning rate falls per step, not per epoch; the update
-of the logits computes no gradients of the weights, which the code computes and discards; several budgets are a vector
-of multipliers, and of several upper limits a slack one does not push.
+data in a fixed order, not augmented, of which whole batches are used, and from which batch norms take their statistics,
+too, while logits are updated; weights start as torch starts them; the learning rate falls per step, not per epoch; the
+update of the logits computes no gradients of the weights, which the code computes and discards; several budgets are a
+vector of multipliers, and of several upper limits a slack one does not push.
 
 Where our defaults differ, all of it undone by `LightNAS.paper()`:
   1. `controller`. The published multiplier integrates the violation of the argmax, one very noisy number a batch, and
-     swings on short searches. Ours is solved for: in every update lambda is the one with which the gradient of Eq. 4.10
-     leaves the expected cost as it is (`balance`), and P is then moved to the nearest distribution whose expected cost
-     is the budget (`hold`). To make the argmax cost what the expectation does, P is sharpened as the search ends and
-     the spread of the cost under P joins the loss, with a weight that grows from 0 to `decision`.
+     swings on short searches. Ours is solved for: in every update lambda is the one with which the gradient of the loss
+     leaves the expected cost as it is (`balance`), and after Adam's step P is moved to the nearest distribution whose
+     expected cost is the budget (`hold`). To make the argmax cost what the expectation does, P is sharpened as the
+     search ends and the spread of the cost under P joins the loss, with a weight that grows from 0 towards `decision`.
   2. `land`. An integer program picks, among the architectures inside the budgets, the most probable one.
   3. `identity`. Every layer also passes on phi S(X), its input brought to the shape of its output, with phi falling to
      0 as logits train (the mapping of SurgeNAS, Eq. 3.10, which the code of LightNAS has and its text does not).

@@ -104,7 +104,9 @@ class SurgeNASSettings(Settings):
     weight_decay: float = Field(3e-5, ge=0)
     clip_norm: float = Field(5.0, gt=0, description="gradient norm of the weights")
     arch_lr: float | None = Field(
-        None, gt=0, description="logits: Adam; default 7.5e-4, or 10 / updates where updates are fewer than 13,000"
+        None,
+        gt=0,
+        description="logits: Adam; default 7.5e-4, or 10 / updates (with a budget 3 / updates) where that is more",
     )
     arch_weight_decay: float = Field(1e-3, ge=0)
     temperature: float = Field(1.0, gt=0, description="of the samples, at the start")

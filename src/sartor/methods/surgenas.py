@@ -15,13 +15,18 @@ which case it would weigh K phi; Eq. 3.6 weighs it by sum_k p_k = 1); the re-nor
 log softmax, exact where 0 / 0 stood. What the text leaves open: S_l where the shape changes is a 1x1 convolution with
 batch norm, then 2x2 max pooling (LightNAS code), both thrown away with phi; the temperature falls exponentially while
 the logits train (it has no say in which path is drawn, only in the gradient); phi falls over the whole search and is
-exactly 0 in its last epoch; Adam's betas are those of the sister system.
+exactly 0 in its last epoch; Adam's betas are those of the sister system, and so is that logits start at 1e-3 N(0, 1).
+Eq. 3.10 and 3.12 print the soft sample, Algorithm 1 the binary one: paths run binary, gradients are straight-through.
+Sums over layers (3.1, 3.6, 3.10) are compositions. Norms of the supernet have no scale and shift; the learning rate of
+the weights falls per step. `arch_lr`: below some 10,000 updates it is raised, as in LightNAS.
 
 The K paths use every operator once, so their summed cost does not depend on alpha where costs add up: beta acts
 through the straight-through gradient alone, and the summed loss would show nothing. The log says what the argmax costs.
 
 Nobody can guess beta. With a budget instead, the multiplier machinery of LightNAS drives it: beta is the one that
-leaves the expected cost where the budget wants it (`choose.relax.settle`), and the search ends with a landing.
+leaves the expected cost where the budget wants it (`choose.relax.settle`), P is sharpened and the spread of the cost
+joins the loss, weighed by `decision` and the number of paths, and the search ends with a landing. None of that is
+published, also not with `SurgeNAS.paper()`.
 """
 
 from __future__ import annotations
@@ -45,6 +50,7 @@ from sartor.supernet import IdentityMapping
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (LightNAS code)
+REACH = {False: 10.0, True: 3.0}  # how far a logit can travel in a short search; less where P is sharpened (ours)
 NOTHING = ("skip", "none")  # how candidates that compute nothing are called
 logger = logging.getLogger("sartor")
 
@@ -72,6 +78,10 @@ class SurgeNAS(SurgeNASSettings):
         self.check(space, budgets)
         if task is None:
             raise UserError("surgenas trains on data; give it a task such as --data digits.")
+        if self.beta and not objectives:
+            raise UserError(f"beta={self.beta:g} has no cost to weigh; give one such as --objective latency_ms.")
+        if budgets and objectives:
+            raise UserError("surgenas weighs costs or keeps budgets, not both; leave out objectives or budgets.")
         weighed = [] if budgets else differentiable("surgenas", objectives)
         aims = aims_of(budgets, check_reachable(space, budgets))
         torch.backends.cudnn.deterministic = True  # or a resumed search would end with slightly other weights
@@ -83,14 +93,14 @@ class SurgeNAS(SurgeNASSettings):
         trained.to(task.device, memory_format=torch.channels_last)
         relaxation = Relaxation(space, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)
         w = sgd(trained, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True)
-        alpha = torch.optim.Adam(
-            relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
-        )
+        rate = self._arch_lr(task, sharpened=bool(budgets))
+        alpha = torch.optim.Adam(relaxation.parameters(), rate, betas=BETAS, weight_decay=self.arch_weight_decay)
         s = _Search(task, run, supernet, identity, trained, relaxation, tuple(budgets), tuple(aims), weighed, w, alpha)
 
         for epoch in run.steps(self.epochs, trained=trained, relaxation=relaxation, w=w, alpha=alpha):
-            done = epoch / max(1, self.epochs - 1)
-            tau = self.temperature * (self.last_temperature / self.temperature) ** self._unfrozen(epoch)
+            done = epoch / (self.epochs - 1) if self.epochs > 1 else 1.0
+            cooled = max(0, epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs - 1)
+            tau = self.temperature * (self.last_temperature / self.temperature) ** cooled
             if identity is not None:
                 identity.phi = self.identity * (1 - done)
             loss, multipliers = self._epoch(s, epoch, tau)
@@ -114,9 +124,10 @@ class SurgeNAS(SurgeNASSettings):
             reward = relaxation.log_probabilities()
             found = land(space, reward, budgets, start=argmax.architecture, rng=run.rng("landing"))
         empty = skips(space, found.architecture)
-        if empty == len(space.slots):
+        collapsed = empty == sum(space.active(found.architecture))
+        if collapsed:
             logger.warning("the search collapsed: every layer of the network found is a skip; lower beta")
-        return Found(space, "surgenas", tuple(budgets), found, argmax, {"skips": empty})
+        return Found(space, "surgenas", tuple(budgets), found, argmax, {"skips": empty, "collapsed": collapsed})
 
     def _epoch(self, s: _Search, epoch: int, tau: float) -> tuple[float, list[float]]:
         """One pass over the data: K paths a batch, then both optimisers. Returns mean loss and median multipliers."""
@@ -146,7 +157,8 @@ class SurgeNAS(SurgeNASSettings):
                 continue
             torch.autograd.backward([gate for path in paths for gate in path.gates or ()], slopes)
             if s.budgets:
-                decided = self.decision * self._unfrozen(epoch) * spread(s.relaxation, s.budgets)
+                # the loss is a sum over paths, and so is what it is weighed against
+                decided = len(paths) * self.decision * self._unfrozen(epoch) * spread(s.relaxation, s.budgets)
                 decided.backward()  # type: ignore[no-untyped-call]
                 done = self._unfrozen(epoch + (i + 1) / steps)
                 solved.append(settle(s.relaxation, s.budgets, s.aims, s.alpha, done))
@@ -161,9 +173,9 @@ class SurgeNAS(SurgeNASSettings):
         """Share of the unfrozen part that has passed, 0 to 1."""
         return max(0.0, epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
 
-    def _arch_lr(self, task: Task) -> float:
+    def _arch_lr(self, task: Task, sharpened: bool) -> float:
         updates = (self.epochs - self.warmup_epochs) * steps_per_epoch(task, "trainvalid", self.batch_size)
-        return self.arch_lr or max(7.5e-4, 10.0 / updates)
+        return self.arch_lr or max(7.5e-4, REACH[sharpened] / updates)
 
 
 @dataclass(frozen=True)
@@ -188,6 +200,6 @@ class _Search:
 
 
 def skips(space: SearchSpace, arch: Sequence[int]) -> int:
-    """How many layers of a network compute nothing."""
+    """How many layers of a network are skips: nothing, or no more than a change of shape asks for."""
     chosen = zip(space.slots, arch, space.active(arch))
     return sum(on and slot.candidates[k].startswith(NOTHING) for slot, k, on in chosen)

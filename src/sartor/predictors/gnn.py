@@ -10,6 +10,7 @@ As published: Adam 1e-3 with cosine decay, batch 8, 9,000 of 10,000 samples to t
 - M has self-loops and rows that add up to 1; without, a node does not see its own operator in the first layer.
 - Three layers of 128, nodes flattened (a slot's cost depends on where it is), head 64-64-1 with ReLU.
 - The printed second term of Eq. 3.15 has M for M^T, which makes both directions one.
+- The thesis draws samples by ordered sampling, balanced over candidates; `sartor fit` draws them as for all others.
 - Targets are standardised; 60 epochs, the best on a held-out tenth is kept.
 - What the nodes hold: the candidate's features and, where the space tells it, the operator that is executed.
 Our default differs where it was measured to help, as for `mlp`: the network learns what additive ridge leaves over,

@@ -67,6 +67,8 @@ def trajectory(search: Recorded) -> str:
         "as landed). Diamond: the network the search landed on, as predicted; circle: as measured. The multiplier is "
         "the price of the cost in the loss. In the warm-up only weights are trained."
     )
+    if (search.get("extras") or {}).get("collapsed"):
+        out.append(html.missing("The search collapsed: every layer of the network found is a skip. Weigh cost less."))
     drawn = figures.trajectory(lines, budgets, predicted, measured)
     out.append(html.picture(drawn, f"Search trajectory of {search.name}", caption))
     return "".join(out) + _decisions(search, lines) + _landing(search)

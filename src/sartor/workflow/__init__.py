@@ -13,7 +13,7 @@ from sartor.workflow.measuring import (
     opened,
     remeasure,
 )
-from sartor.workflow.networks import load_architecture, load_network, train_network
+from sartor.workflow.networks import load_architecture, load_network, method_of, train_network
 from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_task, search
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "load_network",
     "match_uniform",
     "measure_parts",
+    "method_of",
     "opened",
     "remeasure",
     "search",

@@ -29,6 +29,13 @@ def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
     return space, space.from_json(data)
 
 
+def method_of(source: Path) -> str:
+    """The method that a run directory's search used; `lightnas` where there is none."""
+    file = source / "result.json"
+    data = read_json(file) if source.is_dir() and file.exists() else {}
+    return str(data.get("method", "lightnas"))
+
+
 def train_network(
     space: SearchSpace, arch: Architecture, task: Task, recipe: Recipe, run: Run, devices: int = 1
 ) -> dict[str, Json]:

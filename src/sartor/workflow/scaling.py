@@ -30,7 +30,7 @@ logger = logging.getLogger("sartor")
 @dataclass(frozen=True)
 class Step:
     """One factor. ratio: latency over that of the unscaled network beside it; allowed: the most that counts as equal;
-    intensity: multiply-accumulates per byte of memory traffic (Eq. 3.19)."""
+    intensity: multiply-accumulates per byte of memory traffic at batch 1 (Eq. 3.19, which has elements for bytes)."""
 
     factor: float
     latency_ms: float
@@ -117,15 +117,17 @@ def _measured(
         rows = measure(
             together, target, list(together.enumerate()), ["latency_ms"], store, sitting=f"{sitting} {first}"
         )
-        failed = next(((f, row.error) for f, row in zip(group, rows) if row.error is not None), None)
-        if failed is not None:
-            raise UserError(
-                f"the network scaled by {failed[0]:g} cannot be measured on {target.id} ({failed[1]}); give a smaller "
-                "--most, or another target."
-            )
+        if rows[0].error is not None:
+            raise UserError(f"the network cannot be measured on {target.id} ({rows[0].error}); give another target.")
+        last = next((i for i, row in enumerate(rows) if row.error is not None), len(rows))
         base, allowed = rows[0].value, 1 + max(tolerance, min(2 * _noise(rows[0]), EQUAL))
-        found = [_step(s, arch, f, row.value, row.value / base, allowed) for f, s, row in zip(group, spaces, rows)]
+        found = [
+            _step(s, arch, f, row.value, row.value / base, allowed) for f, s, row in zip(group, spaces, rows[:last])
+        ]
         yield found if first == 0 else found[1:]
+        if last < len(rows):
+            logger.warning("the network scaled by %g cannot be measured (%s): no wider", group[last], rows[last].error)
+            return
 
 
 def _noise(one: Measurement) -> float:

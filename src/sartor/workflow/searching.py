@@ -26,11 +26,16 @@ def budgets_of(limits: Sequence[str], scores: Mapping[str, Score], space: Search
         if score is None:
             raise UserError(f"budget {text!r} has nothing that predicts {kind.name}; give a --target or a --predictor.")
         budgets.append(score.at(text, "at" if two_sided else "at_most"))
+    one_a_metric(budgets)
+    return budgets
+
+
+def one_a_metric(budgets: Sequence[Budget]) -> None:
+    """Raise UserError where two budgets limit one metric: costs are told apart by its name."""
     names = [b.score.metric.name for b in budgets]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"there are {names.count(name)} budgets on {name}; keep the tightest.")
-    return budgets
 
 
 def fits_task(space: SearchSpace, task: Task, arch: Sequence[int] | None = None) -> None:
@@ -87,6 +92,7 @@ def search(
     chooser: Any = METHODS[method]
     engine = chooser.of(settings, paper=paper)
     budgets = [budget] if isinstance(budget, Budget) else list(budget)
+    one_a_metric(budgets)
     engine.check(space, budgets)
     view = None
     if task is not None:
@@ -144,5 +150,6 @@ def describe_found(
         },
         "landing": found.winner.status,
         "feasible": found.feasible,
+        "extras": dict(found.extras),
         "settings": settings,
     }
