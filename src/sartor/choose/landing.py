@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sartor.choose.exact import Limit, Solution, maximise
 from sartor.choose.neighbours import double_changes, linear, single_changes
-from sartor.choose.program import Limit, Solution, maximise
 from sartor.core import Architecture, Budget, F, SearchSpace, Terms
 
 _MOST_DOUBLES = 4_000

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sartor.choose.exact import Limit, Solution, maximise
 from sartor.choose.landing import Landing
 from sartor.choose.neighbours import linear, single_changes
-from sartor.choose.program import Limit, Solution, maximise
 from sartor.core import Architecture, Budget, F, Landed, Score, SearchSpace, Terms, Unreachable, UserError, show
 
 __all__ = ["Limit", "Solution", "check_reachable", "land", "maximise", "reachable"]
