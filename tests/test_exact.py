@@ -76,7 +76,7 @@ def test_interactions_equal_brute_force(space: Forest, seed: int, form: str) -> 
 @given(forests(), st.integers(0, 10**6), st.sampled_from(["unary", "ratio"]))
 def test_too_many_choices_within_the_gap_become_a_program(space: Forest, seed: int, form: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lagrangian, "MOST", 3)
+        patch.setattr(lagrangian, "MOST", 3 / 1_000)
         check(space, seed, form)
 
 

@@ -26,7 +26,7 @@ from sartor.core import Architecture, F, SearchSpace, Terms
 I: TypeAlias = npt.NDArray[np.int64]  # noqa: E741
 Row: TypeAlias = tuple[Terms, float, float, float]
 """Unary terms without constant, their lowest and highest value, and the rounding that is forgiven."""
-MOST = 4_000_000  # choices in one list; beyond that another solver has to do
+MOST = 100  # choices looked at, for each candidate there is; beyond that an integer program is as quick
 _FIRST, _STEP = 2_000.0, 30.0  # choices that the first delta admits, and how many times more the next one
 _BINS, _START, _TRIES = 256, 15, 30
 _CUTS = 200
@@ -101,6 +101,7 @@ class Lagrangian:
         for i, slot in enumerate(space.slots):
             if slot.when is not None:
                 self.children[slot.when[0]].append(i)
+        self._most = MOST * (sum(len(s) for s in space.slots) + 1_000)
         self._seen: dict[Architecture, F] = {}
 
     # ------------------------------------------------------------------ bounds
@@ -207,7 +208,7 @@ class Lagrangian:
             possible = all(a[k] for a, k, o in zip(allowed, arch, on) if o) and arch not in exclude
             if possible and np.all(used <= self.high) and np.all(used >= self.low):
                 known = min(known, (self._sum(finite, arch) - bound, arch), key=lambda pair: pair[0])
-        for delta in _admitting(away):
+        for delta in _admitting(away, self._most):
             delta = min(delta, known[0] * (1 + 1e-9) + 1e-300)
             found = self._within(away, delta, price, exclude, stop)
             if found is None:
@@ -236,7 +237,7 @@ class Lagrangian:
             lists.append(made)
         while len(lists) > 2:
             lists.sort(key=len)
-            merged = _merge(lists[0], lists[1], delta, stop)
+            merged = _merge(lists[0], lists[1], delta, self._most, stop)
             if merged is None:
                 return None
             lists = [merged, *lists[2:]]
@@ -259,7 +260,7 @@ class Lagrangian:
             piece: _List | None = own.take(np.array(members))
             for child in below:
                 lower = self._below(child, away, delta, stop)
-                piece = None if lower is None or piece is None else _merge(piece, lower, delta, stop)
+                piece = None if lower is None or piece is None else _merge(piece, lower, delta, self._most, stop)
             if piece is None:
                 return None
             pieces.append(piece)
@@ -284,6 +285,8 @@ class Lagrangian:
         small = small.sorted()
         penalty, best, winner = self._penalty(price), np.inf, None
         counts = np.searchsorted(small.away, delta - large.away, side="right")
+        if int(counts.sum()) > self._most:
+            return None
         edges = np.searchsorted(np.cumsum(counts), np.arange(0, counts.sum() + 500_000, 500_000), side="left")
         for a, b in zip(edges, [*edges[1:], len(large)]):
             if time.monotonic() > stop:
@@ -307,14 +310,14 @@ class Lagrangian:
         return best, winner
 
 
-def _admitting(away: Sequence[F]) -> Iterator[float]:
-    """Deltas that admit more and more choices, up to about MOST, then the one that admits all."""
+def _admitting(away: Sequence[F], most: float) -> Iterator[float]:
+    """Deltas that admit more and more choices, up to about so many, then the one that admits all."""
     near = [np.sort(a[np.isfinite(a)]) for a in away]
     everything = sum(float(a[-1]) for a in near if a.size) * (1 + 1e-9)
     steps = np.sort(np.concatenate([a[1:] for a in near] or [np.zeros(0)]))
     delta = float(steps[min(_START, steps.size - 1)]) if steps.size else 0.0
     wanted = _FIRST
-    while wanted <= MOST and 0 < delta < everything:
+    while wanted <= most and 0 < delta < everything:
         # count on a grid, rounding down: the counts are upper bounds
         scale = delta
         for _ in range(_TRIES):
@@ -342,12 +345,12 @@ def _pairs(counts: I) -> tuple[I, I]:
     return i, np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _merge(one: _List, other: _List, delta: float, stop: float) -> _List | None:
+def _merge(one: _List, other: _List, delta: float, most: float, stop: float) -> _List | None:
     """Every pair that gives away at most delta together; None when they are too many or time is up."""
     large, small = (one, other) if len(one) > len(other) else (other, one)
     small = small.sorted()
     counts = np.searchsorted(small.away, delta - large.away, side="right")
-    if int(counts.sum()) > MOST or time.monotonic() > stop:
+    if int(counts.sum()) > most or time.monotonic() > stop:
         return None
     i, j = _pairs(counts)
     return _List(large.away[i] + small.away[j], large.used[:, i] + small.used[:, j], halves=(large, small, i, j))

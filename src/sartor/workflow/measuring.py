@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sartor.core import Architecture, SearchSpace, Target, UserError
+from sartor.choose.solve import land, reachable
+from sartor.core import Architecture, Budget, Score, SearchSpace, Target, UserError
 from sartor.targets.measure import measure
 
 if TYPE_CHECKING:
@@ -48,6 +49,24 @@ def design(space: SearchSpace, samples: int, seed: int = 0) -> list[Architecture
         for rng, draw in ((uniform, space.sample), (wide, space.sample_wide)):
             found.update(dict.fromkeys(draw(rng, 1)))
     return list(found)[:samples]
+
+
+def around(space: SearchSpace, score: Score, limit: float, samples: int, seed: int = 0) -> list[Architecture]:
+    """Up to `samples` different architectures that a score puts at most 2 % below a limit: random ones that land.
+
+    None where the score does not reach the limit, and fewer where there are few.
+    """
+    low, high = reachable(space, score)
+    found: dict[Architecture, None] = {}
+    if low <= limit <= high:
+        rng, budget = np.random.default_rng([seed, 4]), Budget(score, limit, tolerance=0.02)
+        for _ in range(samples):
+            start = space.sample(rng, 1)[0]
+            rewards = [rng.normal(size=len(slot)) for slot in space.slots]
+            landed = land(space, rewards, [budget], start, rng=rng)
+            if landed.status != "none_found":
+                found[landed.architecture] = None
+    return list(found)
 
 
 def measure_parts(space: SearchSpace, target: Target, name: str, store: Store) -> dict[str, float]:

@@ -1,0 +1,178 @@
+"""Block tables: what each candidate loses or saves against a reference, measured once, predicts every network.
+
+Q. Wang, S. Cao et al., "MathNAS: If Blocks Have a Role in Mathematical Architecture Design", NeurIPS 2023.
+
+    b_ij   = mean over contexts c of [ score(c with slot i at its reference) - score(c with slot i at j) ]    Eq. 3, 7
+    Lat(N) = Lat(base) - sum_i b_i,Ji                                                                          Eq. 4
+    Acc(N) = Acc(base) - sum_i b_i,Ji F_ij / F(N)                                                              Eq. 5
+
+The base network has the reference, the candidate with most MACs, in every slot; so b is 0 there, and positive where
+accuracy is lost or latency saved. F(N) are the MACs of the whole network, stem and head included: F_ij, their mean over
+the networks with candidate j in slot i (`per_block`), the mean over all networks (`global`, Eq. 6), or those of the
+context in which j was measured (`context`). Contexts are all networks (full), some at random (partial), or one, whose
+every slot has the candidate of average MACs (Algorithm 1): then sum(n_i) - m + 2 networks are asked about in all.
+
+Where we are wider than the paper: a slot that exists only under an earlier choice is measured after the fewest earlier
+changes that make it exist, and counts only where it exists; a slot that others hang on is measured with the base's
+candidates in those. Every form is exact terms, so that `choose.exact` searches
+it: an additive one, or a ratio of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from sartor.core import Architecture, F, Score, SearchSpace, Terms, TermScore, UserError
+
+Macs: TypeAlias = Literal["per_block", "global", "context", "none"]
+"""What scales a difference with F(N) in the accuracy predictor."""
+
+
+def base_network(space: SearchSpace, macs: Terms) -> Architecture:
+    """The network of the largest candidate in every slot; of equals the last, so that the deepest is the base."""
+    mean = _below(space, macs)
+    return space.canonical([len(m) - 1 - int(np.argmax(m[::-1])) for m in mean])
+
+
+def average_network(space: SearchSpace, macs: Terms) -> Architecture:
+    """The network whose every slot has the candidate with MACs closest to the slot's mean, of equals the first."""
+    return space.canonical([int(np.argmin(np.abs(m - m.mean()))) for m in _below(space, macs)])
+
+
+def _below(space: SearchSpace, macs: Terms) -> list[F]:
+    """Per slot: MACs of each candidate with the mean of what comes to exist by it."""
+    total = [np.array(u, dtype=float) for u in _additive(macs).unary]
+    for i in range(len(space.slots) - 1, -1, -1):
+        when = space.slots[i].when
+        if when is not None:
+            total[when[0]][sorted(when[1])] += total[i].mean()
+    return total
+
+
+def _additive(macs: Terms) -> Terms:
+    if macs.pair or macs.over is not None:
+        raise UserError("block tables need MACs that add up over slots; those of this space do not.")
+    return macs
+
+
+# ---------------------------------------------------------------------- measuring
+
+
+def differences(
+    space: SearchSpace, score: Score, base: Architecture, contexts: Sequence[Architecture]
+) -> tuple[float, list[F]]:
+    """(score of the base network, b): b has (candidates,) per slot, 0 at the base's candidate.
+
+    Each different network is asked about once. A context in which one side failed is left out; a candidate that no
+    context tells of is NaN.
+    """
+    asked: dict[Architecture, int] = {base: 0}
+
+    def ask(arch: Sequence[int]) -> int:
+        return asked.setdefault(space.canonical(arch), len(asked))
+
+    places: list[list[list[int]]] = []
+    for i, slot in enumerate(space.slots):
+        rows = []
+        for context in contexts:
+            exists = space.enable(context, i)
+            if exists is not None:
+                whole = _with_base_below(space, exists, base, i)
+                rows.append([ask((*whole[:i], j, *whole[i + 1 :])) for j in range(len(slot))])
+        places.append(rows)
+    values = score(list(asked))
+    lost = []
+    for i, (slot, rows) in enumerate(zip(space.slots, places)):
+        at = values[np.array(rows, dtype=int).reshape(len(rows), len(slot))]
+        gaps = at[:, [_reference(space, base, i)]] - at
+        known = np.isfinite(gaps)
+        count = known.sum(axis=0)
+        mean = np.where(known, gaps, 0.0).sum(axis=0) / np.maximum(count, 1)
+        lost.append(np.where(count > 0, mean, np.nan) if rows else np.zeros(len(slot)))
+    return float(values[0]), lost
+
+
+def _with_base_below(space: SearchSpace, context: Architecture, base: Architecture, slot: int) -> list[int]:
+    """The context with the base's candidates in all that hangs on the slot, which its choice may take away."""
+    out, below = list(context), {slot}
+    for i, other in enumerate(space.slots):
+        if other.when is not None and other.when[0] in below:
+            below.add(i)
+            out[i] = _reference(space, base, i)
+    return out
+
+
+def _reference(space: SearchSpace, base: Architecture, slot: int) -> int:
+    """The base's candidate; where the base has no such slot, that of the base with it."""
+    exists = space.enable(base, slot)
+    return 0 if exists is None else exists[slot]
+
+
+# ---------------------------------------------------------------------- predicting
+
+
+def block_score(
+    space: SearchSpace,
+    score: Score,
+    macs: Terms,
+    *,
+    contexts: Sequence[Architecture] | None = None,
+    base: Architecture | None = None,
+    mode: Macs = "none",
+) -> TermScore:
+    """A score as block tables predict it; asks `score` about the networks that the tables need.
+
+    macs: additive terms of the space's MACs; contexts: where differences are measured, default the average network
+    alone (Algorithm 1); base: default the network of largest blocks; mode: `none` for what adds up, as latency and
+    energy; `per_block` is the published predictor of accuracy, `global` its search objective (Eq. 6).
+    Raises UserError where the score knows none of what is needed.
+    """
+    base = base_network(space, macs) if base is None else space.canonical(base)
+    average = average_network(space, macs)
+    contexts = [average] if contexts is None else list(contexts)
+    value, lost = differences(space, score, base, contexts)
+    if not np.isfinite(value) or any(np.isnan(b).any() for b in lost):
+        raise UserError(f"{score.metric.name} of the base network, or of a block in every context, is unknown.")
+    if mode == "none":
+        return TermScore(space, score.metric, Terms(value, tuple(-b for b in lost)))
+    macs = _additive(macs)
+    scale = _scales(space, macs, contexts, mode)
+    unary = tuple(value * np.asarray(f) - b * s for f, b, s in zip(macs.unary, lost, scale))
+    return TermScore(space, score.metric, Terms(value * macs.const, unary, over=macs))
+
+
+def _scales(space: SearchSpace, macs: Terms, contexts: Sequence[Architecture], mode: Macs) -> list[F]:
+    """Per slot (candidates,): the MACs that a difference was measured at."""
+    sizes = [len(slot) for slot in space.slots]
+    if mode == "global":
+        return [np.full(n, _expected(space, macs)) for n in sizes]
+    if mode == "per_block":
+        return [np.array([_expected(space, macs, i, j) for j in range(n)]) for i, n in enumerate(sizes)]
+    out = []
+    for i, n in enumerate(sizes):
+        lifted = [exists for c in contexts if (exists := space.enable(c, i)) is not None]
+        archs = [space.canonical((*c[:i], j, *c[i + 1 :])) for c in lifted for j in range(n)]
+        out.append(macs(space, archs).reshape(-1, n).mean(axis=0) if lifted else np.zeros(n))
+    return out
+
+
+def _expected(space: SearchSpace, macs: Terms, slot: int | None = None, candidate: int = 0) -> float:
+    """Mean MACs with candidates drawn uniformly and independently, one of them fixed and existing."""
+    chance = [np.full(len(s), 1.0 / len(s)) for s in space.slots]
+    if slot is not None:
+        chance[slot] = np.eye(len(space.slots[slot]))[candidate]
+        when = space.slots[slot].when
+        while when is not None:
+            allowed = sorted(when[1])
+            chance[when[0]] = np.zeros(len(space.slots[when[0]]))
+            chance[when[0]][allowed] = 1.0 / max(len(allowed), 1)
+            when = space.slots[when[0]].when
+    exists: list[float] = []
+    total = macs.const
+    for s, p, own in zip(space.slots, chance, macs.unary):
+        exists.append(1.0 if s.when is None else exists[s.when[0]] * float(chance[s.when[0]][sorted(s.when[1])].sum()))
+        total += exists[-1] * float(p @ own)
+    return total
