@@ -41,6 +41,7 @@ def main() -> None:
             "",
             f"Goal: {data['goal']}.{target} Machine: {machine['cpu']}, {machine.get('cores', '?')} cores. "
             f"torch {data['versions']['torch']}. [JSON](../benchmarks/results/{file.name})",
+            *([f"\n{data['note']}"] if "note" in data else []),
             "",
             *_table(data["summary"]),
             "",

@@ -187,9 +187,13 @@ class Run:
         before, now = {**found["job"], "seed": found.get("seed")}, {**wanted["job"], "seed": wanted["seed"]}
         for key in sorted(before.keys() | now.keys()):
             if before.get(key) != now.get(key):
+                was, given = before.get(key), now.get(key)
+                if isinstance(was, dict) and isinstance(given, dict):
+                    apart = [k for k in sorted(was.keys() | given.keys()) if was.get(k) != given.get(k)]
+                    was, given = ({k: one.get(k) for k in apart} for one in (was, given))
                 raise UserError(
-                    f"run {self.path} is of another job: its {key} is {json.dumps(before.get(key))}, given is "
-                    f"{json.dumps(now.get(key))}; use the same command to resume, or another --run."
+                    f"run {self.path} is of another job: its {key} is {json.dumps(was)}, given is {json.dumps(given)}; "
+                    "use the same command to resume, or another --run."
                 )
 
     # ------------------------------------------------------------------ stages and randomness

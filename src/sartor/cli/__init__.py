@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from sartor import __version__
 from sartor.core.errors import UserError, unknown
 
 app = typer.Typer(
@@ -24,6 +25,23 @@ app = typer.Typer(
 _UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 INTERRUPTED = 130
 VERBS = ("quickstart", "spaces", "targets", "measure", "fit", "search", "scale", "train", "export", "report", "bench")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version  # said and done by its callback
+
+
 for _verb in VERBS:
     import_module(f"sartor.cli.{_verb}").add(app)
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from sartor import __version__
-from sartor.core import Json, UserError
+from sartor.core import METRICS, Json, UserError, show
 from sartor.runs import Run, read_json, strict, write_json
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
@@ -93,7 +93,7 @@ def run_job(
 
 
 _FOR_PROGRAMS = (
-    "settings", "choices", "rows", "points", "verb", "sartor_version", "seed",
+    "settings", "architecture", "rows", "points", "verb", "sartor_version", "seed",
     "steps", "roofline", "gamma", "r2", "kendall",
 )  # fmt: skip
 
@@ -115,13 +115,18 @@ def emit(result: Json, as_json: bool) -> None:
         if isinstance(value, list) and value and isinstance(value[0], dict):
             console.print(name)
             console.print(_table(value))
+        elif isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
+            console.print(name)
+            console.print(_table([{"": inner, **v} for inner, v in value.items()]))
+        elif key == "choices":
+            console.print(f"{name}  {' '.join(map(_plain, value.values()))}")
         elif isinstance(value, dict) and len(value) > 1 and key != "space":
             console.print(name)
             for inner, v in value.items():
-                if v is not None and v not in ({}, []):
-                    console.print(f"  {inner.replace('_', ' ')}  {_plain(v)}")
+                if v is not None:
+                    console.print(f"  {inner.replace('_', ' ')}  {_plain(v, inner)}".rstrip())
         else:
-            console.print(f"{name}  {_plain(value)}")
+            console.print(f"{name}  {_plain(value, key)}")
 
 
 def _table(rows: Sequence[Mapping[str, Json]]) -> Any:
@@ -130,15 +135,16 @@ def _table(rows: Sequence[Mapping[str, Json]]) -> Any:
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("space", "schema", "choices")))
     table = Table(*(c.replace("_", " ") for c in columns))
     for row in rows:
-        table.add_row(*("" if row.get(c) is None else _plain(row[c]) for c in columns))
+        table.add_row(*("" if row.get(c) is None else _plain(row[c], c) for c in columns))
     return table
 
 
-def _plain(value: Json) -> str:
+def _plain(value: Json, name: str = "") -> str:
+    """A value in words; name: its key, which says the unit where it is a metric."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return show(value, METRICS[name]) if name in METRICS else f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items() if v is not None)
+        return ", ".join(f"{k} {_plain(v, k)}" for k, v in value.items() if v is not None and k != "architecture")
     if isinstance(value, list):
         whole = all(isinstance(v, int) for v in value)
         apart = "; " if any(isinstance(v, list) for v in value) else ", "

@@ -49,7 +49,9 @@ def add(app: typer.Typer) -> None:
         if near is not None:
             kind, limit = parse_limit(near)
             if kind.name != metric:
-                raise UserError(f"--near {near} is a {kind.name}, the predictor is of {metric}; give a limit on that.")
+                raise UserError(
+                    f"--near {near} limits {kind.name}, the predictor is of {metric}; give a limit on that."
+                )
 
         def work(opened: Run) -> dict[str, Json]:
             from sartor.report.figures import predicted_measured
@@ -91,24 +93,22 @@ def add(app: typer.Typer) -> None:
 
 
 def show(report: dict[str, Json]) -> None:
-    """Held-out quality as a table on stderr: overall, and near the limit where one was given."""
+    """Held-out quality as a table on stderr, overall and near the limit where one was given; * is what is used."""
     from rich.console import Console
     from rich.table import Table
 
     unit, floor = report["unit"], report["noise_floor"]
     table = Table(title=f"{report['metric']} held out" + (f", noise floor {floor:.3g} {unit}" if floor else ""))
     columns = ("rmse", "mae", "kendall", "spearman", "within_5", "within_10")
-    prefixes = [""] + (["near_"] if any(row.get("near_rmse") is not None for row in report["rows"]) else [])
-    for name in ("predictor", *(p + c for p in prefixes for c in columns)):
+    for name in ("predictor", *columns):
         table.add_column(name.replace("_", " "), justify="right" if name != "predictor" else "left")
-    for row in report["rows"]:
-        name = row["predictor"] + (" *" if row["predictor"] == report["default"] else "")
-        cells = (
-            _share(row.get(p + c)) if c.startswith("within") else _number(row.get(p + c))
-            for p in prefixes
-            for c in columns
-        )
-        table.add_row(name, *cells)
+    for prefix, where in (("", ""), ("near_", ", near the limit")):
+        for row in report["rows"]:
+            if row.get(f"{prefix}rmse") is not None:
+                name = row["predictor"] + where + (" *" if row["predictor"] == report["default"] else "")
+                shown = (_share if c.startswith("within") else _number for c in columns)
+                table.add_row(name, *(show_one(row.get(prefix + c)) for show_one, c in zip(shown, columns)))
+        table.add_section()
     Console(stderr=True).print(table)
 
 

@@ -48,10 +48,13 @@ def add(app: typer.Typer) -> None:
 
 def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
     """Every step is the verb of that name in a run directory below `run`, so each resumes by itself."""
+    import torch
+
     from sartor import spaces, targets, workflow
     from sartor.choose.solve import reachable
     from sartor.predictors import load
 
+    torch.set_num_threads(1)  # images of 8 x 8: threads that wait for each other cost more than they give
     store = str(run / "measurements.db")
     space = spaces.get(SPACE)
 
@@ -88,13 +91,14 @@ def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
     say_step("export, each file compared with its source")
     exported = run_verb("export", run / "export", seed, run / "train")
 
-    from sartor.report import report
+    from sartor.report import headline, report
 
     page = report([run], run / "report.html")
     return {
         "verb": "quickstart",
         "run": str(run),
         "seed": seed,
+        "verdict": headline([run]),
         "budget": limit,
         "predicted": found["predicted"],
         "measured": found["measured"],

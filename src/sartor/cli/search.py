@@ -91,7 +91,7 @@ def _add(group: typer.Typer, method: str) -> None:
 
 def _help(method: str) -> str:
     lines = [
-        f"Search with {method}.",
+        f"Search with {method}; docs/methods/{method}.md explains it.",
         "",
         f"Example: sartor search {method} --space mobilenet:tiny --data digits --budget 0.1ms --set epochs=30",
         "",
@@ -130,7 +130,8 @@ def run_search(
             f"any; {method} was given {len(limits)} budgets."
         )
     if not limits and not objectives:
-        raise UserError(f"{method} needs a budget; add one such as --budget 20ms.")
+        weighs_one = ", or a cost to weigh: --objective latency_ms --set beta=1" if method in weighs else ""
+        raise UserError(f"{method} needs a budget; add one such as --budget 20ms{weighs_one}.")
     settings = SETTINGS[method].of(values, paper=paper).model_dump()
     kinds = [*(parse_limit(limit)[0] for limit in limits), *map(metric, objectives)]
 
@@ -139,6 +140,10 @@ def run_search(
     from sartor.spaces.complexity import Complexity
 
     found_space, found_target = spaces.get(space), targets.get(target)
+    if not limits:
+        chooser: Any = METHODS[method]
+        chooser.of(values, paper=paper).check(found_space, [])  # before anything is measured
+    _check_predictor(predictor)
     task = tasks.get(data, device)
     workflow.fits_task(found_space, task)
     measured_metrics = [kind.name for kind in kinds if kind.name not in workflow.COUNTED]
@@ -172,11 +177,6 @@ def run_search(
         from sartor.predictors import PREDICTORS, load
 
         if name not in PREDICTORS and name not in ("auto", "all"):
-            if not Path(name).exists():
-                known = ", ".join(["auto", "all", *PREDICTORS])
-                raise UserError(
-                    f"--predictor {name!r} is neither one of {known} nor a file; fit one with `sartor fit`."
-                )
             return load(Path(name), space=found_space, target_id=found_target.id)
         saved = run.path / f"predictor-{metric_name}.safetensors"
         if not saved.exists():
@@ -204,3 +204,11 @@ def run_search(
         "settings": settings,
     }
     return common.run_job(job, seed, where, as_json, work)
+
+
+def _check_predictor(name: str) -> None:
+    from sartor.predictors import PREDICTORS
+
+    if name not in PREDICTORS and name not in ("auto", "all") and not Path(name).exists():
+        known = ", ".join(["auto", "all", *PREDICTORS])
+        raise UserError(f"--predictor {name!r} is neither one of {known} nor a file; fit one with `sartor fit`.")

@@ -109,7 +109,7 @@ class Score(ABC):
         metric, value = parse_limit(limit)
         if metric.name != self.metric.name:
             raise UserError(
-                f"limit {limit!r} is a {metric.name}, this score gives {self.metric.name}; "
+                f"limit {limit!r} is on {metric.name}, this score gives {self.metric.name}; "
                 f"write the limit in {self.metric.unit}."
             )
         return Budget(self, value, sense)

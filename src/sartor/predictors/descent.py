@@ -24,9 +24,29 @@ def descend(
     """Train on x (n, ...) and y (n,): Adam, decoupled decay, cosine to 0 over `epochs`, ended after `stop` of them.
 
     held: inputs and targets that decide the epoch whose weights are kept, 0 for those it began with; None keeps the
-    last. Returns that epoch.
+    last. Returns that epoch. One thread: the products are small, and on a busy machine threads that wait for each other
+    make of seconds minutes.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _descend(network, x, y, held, epochs, stop, batch, lr, weight_decay, generator)
+    finally:
+        torch.set_num_threads(threads)
 
+
+def _descend(
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    held: tuple[Tensor, Tensor] | None,
+    epochs: int,
+    stop: int,
+    batch: int,
+    lr: float,
+    weight_decay: float,
+    generator: torch.Generator,
+) -> int:
     def error(rows: Tensor, targets: Tensor) -> float:
         with torch.no_grad():
             return float(nn.functional.mse_loss(network(rows).squeeze(1), targets))

@@ -29,6 +29,13 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     return Path(out)
 
 
+def headline(paths: Sequence[Path]) -> str:
+    """The sentence on top of the page."""
+    runs = order(collect(paths))
+    work = [run for run in runs if not is_parent(run, runs)]
+    return _headline(work, [run for run in work if run.verb == "search"], words.trained(work))[0]
+
+
 def page(runs: Sequence[Recorded]) -> str:
     """The whole page as text."""
     work = [run for run in runs if not is_parent(run, runs)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sartor.core import METRICS, Json, show
 from sartor.report.collect import Recorded
@@ -16,7 +16,10 @@ EQUAL = 3.0  # percent: what counts as equal measured latency
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: quality on `tested` examples, and by metric every measurement of its cost, one a sitting."""
+    """A trained network: quality on `tested` examples, and by metric every measurement of its cost, one a sitting.
+
+    beside: by metric, the measurement side by side with other networks.
+    """
 
     name: str
     metric: str
@@ -27,6 +30,7 @@ class Trained:
     params: float | None
     searches: tuple[str, ...]
     tested: int | None = None
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def found(self) -> bool:
@@ -61,6 +65,7 @@ def trained(runs: Sequence[Recorded]) -> list[Trained]:
                 number(run.get("params")),
                 tuple(s.name for s in same),
                 None if tested is None else int(tested),
+                {k: v for k, own in (run.get("measured") or {}).items() if (v := number(own)) is not None},
             )
         )
     return sorted(out, key=lambda network: not network.found)
@@ -211,8 +216,14 @@ def rivals(search: Recorded, networks: Sequence[Trained]) -> tuple[Trained | Non
 
 
 def slower_percent(ours: Trained, theirs: Trained) -> float | None:
-    """By how much the other network is slower, in percent of ours, by the measurements that differ least; None where
-    one was not measured. What repeated measurements do not tell apart counts as equal."""
+    """By how much the other network is slower, in percent of ours; None where one was not measured.
+
+    Measured side by side, that counts. Otherwise the measurements that differ least do: what repeated ones do not tell
+    apart counts as equal.
+    """
+    same = [t.beside.get("latency_ms") for t in (ours, theirs)]
+    if same[0] and same[1]:
+        return (same[1] / same[0] - 1) * 100
     a, b = (t.measured.get("latency_ms", ()) for t in (ours, theirs))
     if not a or not b or min(a) <= 0:
         return None
