@@ -22,6 +22,7 @@ from sartor import spaces, targets, workflow
 from sartor.choose.relax import Relaxation
 from sartor.choose.solve import reachable
 from sartor.core import Budget, Found, Json, Part, Score, SearchSpace, Slot, Supernet, TermScore, UserError, metric
+from sartor.core import Path as Way
 from sartor.data.images import image_set
 from sartor.export import export
 from sartor.methods import METHODS, SETTINGS
@@ -308,16 +309,26 @@ def test_frozen_epochs_leave_the_logits_bit_identical(
     assert not torch.equal(logits(), fresh)
 
 
-@pytest.mark.parametrize("name", ["columns", "nas-bench-201"])
+@pytest.mark.parametrize("name", ["columns", "nas-bench-201", "tiny window"])
 def test_lightnas_can_run_all_candidates_as_darts_does(name: str) -> None:
     found = search("lightnas", name, "additive", paths="all")
     check_found(found, found.budgets)
 
 
-@pytest.mark.parametrize("name", ["tiny window", "ragged"])
-def test_a_supernet_of_single_paths_is_not_asked_to_run_all(name: str) -> None:
+def test_a_supernet_of_single_paths_is_not_asked_to_run_all() -> None:
     with pytest.raises(UserError, match="one path at a time"):
-        search("lightnas", name, "additive", paths="all")
+        search("lightnas", "ragged", "additive", paths="all")
+
+
+def test_a_window_that_runs_all_runs_its_own() -> None:
+    window = SPACES["tiny window"]()
+    supernet: Any = window.supernet()
+    ran: list[int] = []
+    for k, candidate in enumerate(supernet.base.columns[supernet.base.slots.index(0)]):
+        candidate.register_forward_hook(lambda *_, k=k: ran.append(k))
+    gates = tuple(torch.full((len(s),), 1.0 / len(s)) for s in window.slots)
+    supernet(*window.inputs(2), path=Way((0,) * len(window.slots), gates, mixed=True))
+    assert ran == [1, 6]
 
 
 def test_another_budget_is_another_job(tmp_path: Path) -> None:

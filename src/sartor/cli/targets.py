@@ -47,10 +47,10 @@ def add(app: typer.Typer) -> None:
             return
         if space is None or (table is None) == (not target):
             raise UserError("--group needs --space and either two or more --target or a --table; give them.")
-        if table is None and len(target or []) < 2:
-            raise UserError("--group compares targets and was given one; give a second --target.")
         if cost and table is None:
             raise UserError("--cost names columns of a --table; give one.")
+        if table is None and len(target or []) < 2:
+            raise UserError("--group compares targets and was given one; give a second --target.")
         _group(space, target or [], samples, table, cost, store, run, seed, json)
 
 

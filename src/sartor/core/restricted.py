@@ -121,4 +121,4 @@ class Restricted(SearchSpace):
             wide = gate.new_zeros(len(slot))
             wide[list(kept)] = gate
             gates.append(wide)
-        return replace(path, index=self.lift(path.index), gates=tuple(gates))
+        return replace(path, index=self.lift(path.index), gates=tuple(gates), kept=self.keep)

@@ -30,13 +30,14 @@ class Path:
     index: a candidate per slot; gates: per slot a (candidates,) tensor whose chosen entry multiplies the output
     of the chosen candidate (1 in value, differentiable), or None to run plain; around: called wherever a slot's
     candidate has run, for methods that add something to it; mixed: run every candidate of every slot and add them up,
-    weighed by the gates (DARTS), for supernets that say `mixes`.
+    weighed by the gates (DARTS), for supernets that say `mixes`; kept: per slot those that then run, None: all.
     """
 
     index: Architecture
     gates: tuple[Tensor, ...] | None = None
     around: Around | None = None
     mixed: bool = False
+    kept: tuple[tuple[int, ...], ...] | None = None
 
     def run(self, slot: int, x: Tensor, candidates: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
         """What a slot makes of `x`."""
@@ -44,7 +45,8 @@ class Path:
         if self.gates is None:
             output = candidates[chosen](x)
         elif self.mixed:
-            output = sum((g * run(x) for g, run in zip(self.gates[slot], candidates)), start=x.new_zeros(()))
+            kept = range(len(candidates)) if self.kept is None else self.kept[slot]
+            output = sum((self.gates[slot][k] * candidates[k](x) for k in kept), start=x.new_zeros(()))
         else:
             output = candidates[chosen](x) * self.gates[slot][chosen]
         return output if self.around is None else self.around(slot, x, output)
