@@ -124,7 +124,8 @@ def emit(result: Json, as_json: bool) -> None:
             console.print(name)
             for inner, v in value.items():
                 if v is not None:
-                    console.print(f"  {inner.replace('_', ' ')}  {_plain(v, inner)}".rstrip())
+                    of = key if key.endswith("percent") else inner
+                    console.print(f"  {inner.replace('_', ' ')}  {_plain(v, of)}".rstrip())
         else:
             console.print(f"{name}  {_plain(value, key)}")
 
@@ -142,9 +143,14 @@ def _table(rows: Sequence[Mapping[str, Json]]) -> Any:
 def _plain(value: Json, name: str = "") -> str:
     """A value in words; name: its key, which says the unit where it is a metric."""
     if isinstance(value, float):
+        if name.endswith("percent"):
+            return f"{value:.2f} %"
         return show(value, METRICS[name]) if name in METRICS else f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{k} {_plain(v, k)}" for k, v in value.items() if v is not None and k != "architecture")
+        inner = {k: v for k, v in value.items() if v is not None and k != "architecture"}
+        if name == "space":  # a space of given networks spells out each of them
+            inner = {k: v for k, v in inner.items() if not isinstance(v, list | dict)}
+        return ", ".join(f"{k} {_plain(v, name if name.endswith('percent') else k)}" for k, v in inner.items())
     if isinstance(value, list):
         whole = all(isinstance(v, int) for v in value)
         apart = "; " if any(isinstance(v, list) for v in value) else ", "
