@@ -182,10 +182,11 @@ class _Steps:
         return Solution(arch, "feasible", value, max(bound - value, 0.0) / max(abs(value), 1e-300))
 
     def _step(self, polynomial: Terms) -> tuple[Architecture | None, Status, float]:
+        known: tuple[Architecture | None, Status, float] = (None, "open", np.inf)
         if self._bounds is not None:
-            found = self._bounds.solve(polynomial, max(self.stop - time.monotonic(), 0.01), frozenset(self.exclude))
-            if found[1] != "open" or self.stop - time.monotonic() < 0.01:
-                return found
+            known = self._bounds.solve(polynomial, max(self.stop - time.monotonic(), 0.01), frozenset(self.exclude))
+            if known[1] != "open" or self.stop - time.monotonic() < 0.01:
+                return known
         if self._program is None:
             self._program = Program(self.space, self.pairs)
             for terms, low, high, _ in self.rows:
@@ -193,7 +194,8 @@ class _Steps:
             for arch in self.exclude:
                 self._program.exclude(arch)
         never = None if self.exclude else np.concatenate(dominated(self.space, polynomial, self.rows))
-        return self._program.solve(polynomial, max(self.stop - time.monotonic(), 0.01), never)
+        found = self._program.solve(polynomial, max(self.stop - time.monotonic(), 0.01), never)
+        return known if found[:2] == (None, "open") else found
 
 
 def dominated(space: SearchSpace, reward: Terms, rows: Sequence[Row]) -> list[npt.NDArray[np.bool_]]:

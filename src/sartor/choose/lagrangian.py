@@ -23,7 +23,7 @@ import numpy.typing as npt
 from sartor.choose.program import Status
 from sartor.core import Architecture, F, SearchSpace, Terms
 
-I: TypeAlias = npt.NDArray[np.int64]  # noqa: E741
+Index: TypeAlias = npt.NDArray[np.int64]
 Row: TypeAlias = tuple[Terms, float, float, float]
 """Unary terms without constant, their lowest and highest value, and the rounding that is forgiven."""
 MOST = 100  # choices looked at, for each candidate there is; beyond that an integer program is as quick
@@ -45,8 +45,8 @@ class _List:
     away: F
     used: F
     slot: int = -1
-    candidate: I | None = None
-    halves: tuple[_List, _List, I, I] | None = None
+    candidate: Index | None = None
+    halves: tuple[_List, _List, Index, Index] | None = None
     pieces: list[_List] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class _List:
         order = np.argsort(self.away, kind="stable")
         return self.take(order)
 
-    def take(self, at: I) -> _List:
+    def take(self, at: Index) -> _List:
         if self.pieces:
             whole = _List(np.zeros(1), np.zeros((len(self.used), 1)))
             return _List(self.away[at], self.used[:, at], halves=(self, whole, at, np.zeros_like(at)))
@@ -97,10 +97,10 @@ class Lagrangian:
             np.array([row[0].unary[i] for row in rows], dtype=float).reshape(len(rows), len(slot))
             for i, slot in enumerate(space.slots)
         ]
-        self.children: list[list[int]] = [[] for _ in space.slots]
+        self.children: list[list[tuple[int, frozenset[int]]]] = [[] for _ in space.slots]  # and under which candidates
         for i, slot in enumerate(space.slots):
             if slot.when is not None:
-                self.children[slot.when[0]].append(i)
+                self.children[slot.when[0]].append((i, slot.when[1]))
         self._most = MOST * (sum(len(s) for s in space.slots) + 1_000)
         self._seen: dict[Architecture, F] = {}
 
@@ -111,10 +111,8 @@ class Lagrangian:
         total = [c + price @ u for c, u in zip(cost, self.unary)]
         lowest = [0.0] * len(total)
         for i in range(len(total) - 1, -1, -1):
-            for child in self.children[i]:
-                when = self.space.slots[child].when
-                assert when is not None
-                total[i][sorted(when[1])] += lowest[child]
+            for child, under in self.children[i]:
+                total[i][sorted(under)] += lowest[child]
             lowest[i] = float(total[i].min())
         return total, lowest
 
@@ -253,7 +251,7 @@ class Lagrangian:
             return own.sorted()
         groups: dict[tuple[int, ...], list[int]] = {}
         for at, k in enumerate(near):
-            below = tuple(c for c in self.children[i] if k in self.space.slots[c].when[1])  # type: ignore[index]
+            below = tuple(child for child, under in self.children[i] if k in under)
             groups.setdefault(below, []).append(at)
         pieces = []
         for below, members in groups.items():
@@ -339,7 +337,7 @@ def _admitting(away: Sequence[F], most: float) -> Iterator[float]:
     yield everything
 
 
-def _pairs(counts: I) -> tuple[I, I]:
+def _pairs(counts: Index) -> tuple[Index, Index]:
     """Positions (i, j) with j below counts[i]."""
     i = np.repeat(np.arange(len(counts)), counts)
     return i, np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)

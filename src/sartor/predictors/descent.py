@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def descend(
     network: nn.Module,
     x: Tensor,
@@ -27,26 +40,7 @@ def descend(
     last. Returns that epoch. One thread: the products are small, and on a busy machine threads that wait for each other
     make of seconds minutes.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _descend(network, x, y, held, epochs, stop, batch, lr, weight_decay, generator)
-    finally:
-        torch.set_num_threads(threads)
 
-
-def _descend(
-    network: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    held: tuple[Tensor, Tensor] | None,
-    epochs: int,
-    stop: int,
-    batch: int,
-    lr: float,
-    weight_decay: float,
-    generator: torch.Generator,
-) -> int:
     def error(rows: Tensor, targets: Tensor) -> float:
         with torch.no_grad():
             return float(nn.functional.mse_loss(network(rows).squeeze(1), targets))

@@ -14,8 +14,7 @@ every slot has the candidate of average MACs (Algorithm 1): then sum(n_i) - m + 
 
 Where we are wider than the paper: a slot that exists only under an earlier choice is measured after the fewest earlier
 changes that make it exist, and counts only where it exists; a slot that others hang on is measured with the base's
-candidates in those. Every form is exact terms, so that `choose.exact` searches
-it: an additive one, or a ratio of two.
+candidates in those. Every form is exact terms, so that `choose.exact` searches it: an additive one, or a ratio of two.
 """
 
 from __future__ import annotations
@@ -70,19 +69,10 @@ def differences(
     context tells of is NaN.
     """
     asked: dict[Architecture, int] = {base: 0}
-
-    def ask(arch: Sequence[int]) -> int:
-        return asked.setdefault(space.canonical(arch), len(asked))
-
-    places: list[list[list[int]]] = []
-    for i, slot in enumerate(space.slots):
-        rows = []
-        for context in contexts:
-            exists = space.enable(context, i)
-            if exists is not None:
-                whole = _with_base_below(space, exists, base, i)
-                rows.append([ask((*whole[:i], j, *whole[i + 1 :])) for j in range(len(slot))])
-        places.append(rows)
+    places = [
+        [[asked.setdefault(a, len(asked)) for a in row] for row in _measured(space, base, contexts, i)]
+        for i in range(len(space.slots))
+    ]
     values = score(list(asked))
     lost = []
     for i, (slot, rows) in enumerate(zip(space.slots, places)):
@@ -95,13 +85,25 @@ def differences(
     return float(values[0]), lost
 
 
-def _with_base_below(space: SearchSpace, context: Architecture, base: Architecture, slot: int) -> list[int]:
-    """The context with the base's candidates in all that hangs on the slot, which its choice may take away."""
-    out, below = list(context), {slot}
+def _measured(
+    space: SearchSpace, base: Architecture, contexts: Sequence[Architecture], slot: int
+) -> list[list[Architecture]]:
+    """Per context in which the slot can exist: the networks with each of its candidates.
+
+    What hangs on the slot, which its choice may take away, has the base's candidates.
+    """
+    below = {slot}
     for i, other in enumerate(space.slots):
         if other.when is not None and other.when[0] in below:
             below.add(i)
-            out[i] = _reference(space, base, i)
+    fixed = {i: _reference(space, base, i) for i in below - {slot}}
+    out = []
+    for context in contexts:
+        exists = space.enable(context, slot)
+        if exists is not None:
+            whole = [fixed.get(i, k) for i, k in enumerate(exists)]
+            row = [space.canonical((*whole[:slot], j, *whole[slot + 1 :])) for j in range(len(space.slots[slot]))]
+            out.append(row)
     return out
 
 
@@ -131,20 +133,21 @@ def block_score(
     Raises UserError where the score knows none of what is needed.
     """
     base = base_network(space, macs) if base is None else space.canonical(base)
-    average = average_network(space, macs)
-    contexts = [average] if contexts is None else list(contexts)
+    contexts = [average_network(space, macs)] if contexts is None else list(contexts)
     value, lost = differences(space, score, base, contexts)
     if not np.isfinite(value) or any(np.isnan(b).any() for b in lost):
         raise UserError(f"{score.metric.name} of the base network, or of a block in every context, is unknown.")
     if mode == "none":
         return TermScore(space, score.metric, Terms(value, tuple(-b for b in lost)))
     macs = _additive(macs)
-    scale = _scales(space, macs, contexts, mode)
+    scale = _scales(space, macs, base, contexts, mode)
     unary = tuple(value * np.asarray(f) - b * s for f, b, s in zip(macs.unary, lost, scale))
     return TermScore(space, score.metric, Terms(value * macs.const, unary, over=macs))
 
 
-def _scales(space: SearchSpace, macs: Terms, contexts: Sequence[Architecture], mode: Macs) -> list[F]:
+def _scales(
+    space: SearchSpace, macs: Terms, base: Architecture, contexts: Sequence[Architecture], mode: Macs
+) -> list[F]:
     """Per slot (candidates,): the MACs that a difference was measured at."""
     sizes = [len(slot) for slot in space.slots]
     if mode == "global":
@@ -153,9 +156,8 @@ def _scales(space: SearchSpace, macs: Terms, contexts: Sequence[Architecture], m
         return [np.array([_expected(space, macs, i, j) for j in range(n)]) for i, n in enumerate(sizes)]
     out = []
     for i, n in enumerate(sizes):
-        lifted = [exists for c in contexts if (exists := space.enable(c, i)) is not None]
-        archs = [space.canonical((*c[:i], j, *c[i + 1 :])) for c in lifted for j in range(n)]
-        out.append(macs(space, archs).reshape(-1, n).mean(axis=0) if lifted else np.zeros(n))
+        archs = [arch for row in _measured(space, base, contexts, i) for arch in row]
+        out.append(macs(space, archs).reshape(-1, n).mean(axis=0) if archs else np.zeros(n))
     return out
 
 
