@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,9 @@ def test_a_method_sees_queries_and_the_table_grades(
     seen: list[Any] = []
 
     def curious(
-        space: SearchSpace, quality: Score, budget: Budget | None, queries: int, seed: int
+        space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int
     ) -> tuple[Architecture, Score]:
-        seen.append((quality, budget, queries, seed))
+        seen.append((quality, budgets, queries, seed))
         values = quality(usable[:queries])
         with pytest.raises(ValueError):
             quality(usable[queries : queries + 1])
@@ -94,9 +95,9 @@ def test_a_method_sees_queries_and_the_table_grades(
         return usable[int(np.argmax(values))], Ridge().fit(space, usable[:queries], values, metric=quality.metric)
 
     monkeypatch.setitem(ASKING._entries, "curious", curious)
-    found = compared(table, tmp_path, method="curious", queries=200, seeds=2, cost="pi_ms", limit="100ms")
+    found = compared(table, tmp_path, method="curious", queries=200, seeds=2, costs=("pi_ms",), limits=("100ms",))
     assert [(queries, seed) for _, _, queries, seed in seen] == [(200, 0), (200, 1)]
-    for asked, budget, _, _ in seen:
+    for asked, (budget,), _, _ in seen:
         known = set(asked._values.values()) | set(budget.score._values.values())
         assert not known & set(test.values())
     best = max(usable[:200], key=lambda a: table.columns["valid_acc"][table.row[a]])
@@ -130,7 +131,7 @@ def test_queries_beyond_the_table_see_all_of_it(table: Table, tmp_path: Path) ->
 
 def test_a_known_cost_keeps_the_budget_and_says_how_much_it_was_asked(table: Table, tmp_path: Path) -> None:
     limit = float(np.quantile(table.columns["pi_ms"], 0.02))
-    found = compared(table, tmp_path, method="evolution", cost="pi_ms", limit=f"{limit}ms")
+    found = compared(table, tmp_path, method="evolution", costs=("pi_ms",), limits=(f"{limit}ms",))
     inside = (table.columns["pi_ms"] <= limit) & np.isfinite(table.columns["test_acc"])
     assert found["optimum_test"] == table.columns["test_acc"][inside].max()
     assert (found["cost"], found["budget_met_share"]) == ("known", 1.0)
@@ -145,9 +146,9 @@ def test_a_predicted_cost_is_fitted_on_stated_rows_and_graded_by_the_table(
     table: Table, tmp_path: Path, cheap: None
 ) -> None:
     limit = float(np.quantile(table.columns["pi_ms"], 0.3))
-    found = compared(table, tmp_path, cost="pi_ms", limit=f"{limit}ms", cost_rows=12, seeds=8)
+    found = compared(table, tmp_path, costs=("pi_ms",), limits=(f"{limit}ms",), cost_rows=12, seeds=8)
     assert (found["cost"], found["cost_rows"]) == ("predicted", 12)
-    met = [p["cost"] is not None and p["cost"] <= limit for p in found["points"] if p["method"] == "random"]
+    met = [(p["costs"]["pi_ms"] or 99) <= limit for p in found["points"] if p["method"] == "random"]
     assert found["budget_met_share"] == np.mean(met) < 1
 
 
@@ -161,15 +162,16 @@ def test_seeds_are_the_run_s_and_its_answers_are_kept(table: Table, tmp_path: Pa
 @pytest.mark.parametrize(
     ("job", "words"),
     [
-        ({"method": "lightnas"}, ("supernet", "evolution, random", "sartor search lightnas --space nas-bench-macro")),
+        ({"method": "lightnas"}, ("supernet", "evolution", "sartor search lightnas --space nas-bench-macro")),
         ({"method": "surgenas"}, ("supernet",)),
         ({"method": "evolutoin"}, ("did you mean 'evolution'",)),
         ({"accuracy": "valid"}, ("unknown column", "valid_acc")),
         ({"test": "pi_ms"}, ("latency_ms", "accuracies")),
-        ({"cost": "pi_ms"}, ("give both",)),
-        ({"limit": "1ms"}, ("give both",)),
-        ({"cost": "pi_ms", "limit": "1mJ"}, ("energy_mj", "write the limit in ms")),
-        ({"cost": "pi_ms", "limit": "5ms", "cost_rows": 6000}, ("6000", "give fewer")),
+        ({"costs": ("pi_ms",)}, ("one budget for each",)),
+        ({"limits": ("1ms",)}, ("one budget for each",)),
+        ({"costs": ("pi_ms", "pi_ms"), "limits": ("1ms", "2ms")}, ("no column twice",)),
+        ({"costs": ("pi_ms",), "limits": ("1mJ",)}, ("energy_mj", "write the limit in ms")),
+        ({"costs": ("pi_ms",), "limits": ("5ms",), "cost_rows": 6000}, ("6000", "give fewer")),
         ({"cost_rows": 6}, ("without a cost",)),
     ],
 )
@@ -184,7 +186,7 @@ def test_jobs_that_cannot_be_done_are_one_line(
 
 def test_a_budget_out_of_reach_says_what_is_in_reach(table: Table, tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match=r"1us .* reach from .* ms to .* ms"):
-        compared(table, tmp_path, cost="pi_ms", limit="1us")
+        compared(table, tmp_path, costs=("pi_ms",), limits=("1us",))
 
 
 # ---------------------------------------------------------------------- predictors

@@ -1,13 +1,14 @@
 """Methods and predictors on tables with known answers: methods ask, tables grade.
 
-A method here only asks for scores. It is a function of (space, quality, budget, queries, seed): `quality` answers at
-most so many different architectures, `budget` (None: none) may be asked without end. It returns the architecture it
-found, None for none, and a score of its own that predicts quality, None where it has none. It never sees the column
-that it is graded by.
+A method here only asks for scores. It is a function of (space, quality, budgets, queries, seed): `quality` answers at
+most so many different architectures, `budgets` may be asked without end. It returns the architecture it found, None
+for none, and a score of its own that predicts quality, None where it has none. It never sees the column that it is
+graded by.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,10 @@ from sartor.core import (
 )
 from sartor.core.progress import progress
 from sartor.methods import METHODS
+from sartor.methods.mathnas import Learned, MathNAS
 from sartor.predictors import PREDICTORS, Predictor
-from sartor.predictors.evaluate import evaluate
+from sartor.predictors.evaluate import evaluate, splits
+from sartor.quality.blocks import additive_macs, base_network, block_score
 from sartor.runs import Run
 from sartor.tables import Table
 
@@ -43,6 +46,7 @@ _BATCH = 32
 _FOLDS = 5
 _NEEDS_PARTS = "lookup"
 _QUICK = ("ridge", "pairs", "mlp")
+_SURE = 0.98  # of a predicted cost
 
 
 class Asked(Score):
@@ -69,14 +73,16 @@ class Asked(Score):
 # ---------------------------------------------------------------------- methods
 
 
-def _ask(chooser: RandomSearch, quality: Score, budget: Budget | None, queries: int) -> Answer:
+def _ask(chooser: RandomSearch, quality: Score, budgets: Sequence[Budget], queries: int) -> Answer:
     """What a chooser asks for is told until the queries are spent; the best of it.
 
-    What the budget excludes and what the table lacks are failures that cost no query.
+    What the budgets exclude and what the table lacks are failures that cost no query.
     """
     spent = 0
     while spent < queries and (asked := chooser.ask()):
-        fits = [True] * len(asked) if budget is None else [budget.feasible(c) for c in budget.score(asked)]
+        fits = np.ones(len(asked), dtype=bool)
+        for budget in budgets:
+            fits &= [budget.feasible(float(cost)) for cost in budget.score(asked)]
         inside = [arch for arch, ok in zip(asked, fits) if ok][: queries - spent]
         values = dict(zip(inside, map(float, quality(inside))))
         told = [arch for arch, ok in zip(asked, fits) if arch in values or not ok]
@@ -87,17 +93,57 @@ def _ask(chooser: RandomSearch, quality: Score, budget: Budget | None, queries: 
     return max(found, key=found.__getitem__, default=None), None
 
 
-def random(space: SearchSpace, quality: Score, budget: Budget | None, queries: int, seed: int) -> Answer:
-    """Random search among the networks within the budget."""
-    return _ask(RandomSearch(space, batch=_BATCH, seed=seed), quality, budget, queries)
+def random(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
+    """Random search among the networks within the budgets."""
+    return _ask(RandomSearch(space, batch=_BATCH, seed=seed), quality, budgets, queries)
 
 
-def evolution(space: SearchSpace, quality: Score, budget: Budget | None, queries: int, seed: int) -> Answer:
-    """Regularised evolution, in which only networks within the budget live."""
-    return _ask(Evolution(space, better=quality.metric.better, seed=seed), quality, budget, queries)
+def evolution(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
+    """Regularised evolution, in which only networks within the budgets live."""
+    return _ask(Evolution(space, better=quality.metric.better, seed=seed), quality, budgets, queries)
 
 
-ASKING: Registry[Answer] = Registry("method", {"random": random, "evolution": evolution})
+def mathnas(
+    space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int, **settings: Any
+) -> Answer:
+    """MathNAS; settings: its hyper-parameters."""
+    engine = MathNAS.of({"queries": queries, **settings})
+    with tempfile.TemporaryDirectory() as scratch, Run(scratch, {"verb": "bench"}, seed) as run:
+        learned = engine.learn(space, quality, budgets, run)
+        return engine.choose(space, learned, budgets, run.rng("choose")).architecture, learned.score
+
+
+def mathnas_blocks(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
+    """MathNAS as published, its differences measured in as many random contexts as the queries allow."""
+    most = max(1, (queries - 1) // (sum(map(len, space.slots)) - len(space.slots) + 1))
+    return mathnas(space, quality, budgets, queries, seed, predictor="blocks", contexts=most)
+
+
+def lana(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
+    """What each block changes in the largest network, added up (P. Molchanov et al., LANA, ECCV 2022)."""
+    macs = additive_macs(space)
+    score = block_score(space, quality, macs, contexts=[base_network(space, macs)])
+    found = MathNAS.of({"predictor": "blocks"}).choose(space, Learned(score), budgets, np.random.default_rng([seed, 2]))
+    return found.architecture, score
+
+
+def brp_nas(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
+    """A graph convolutional network on ranks instead of MathNAS's estimate, as in BRP-NAS (L. Dudziak et al., 2020)."""
+    return mathnas(space, quality, budgets, queries, seed, members=("gcn",))
+
+
+ASKING: Registry[Answer] = Registry(
+    "method",
+    {
+        "random": random,
+        "evolution": evolution,
+        "mathnas": mathnas,
+        "mathnas-paper": partial(mathnas, predictor="blocks"),
+        "mathnas-blocks": mathnas_blocks,
+        "lana": lana,
+        "brp-nas": brp_nas,
+    },
+)
 BASELINES = ("random", "evolution")
 
 
@@ -105,15 +151,15 @@ BASELINES = ("random", "evolution")
 class Job:
     """What methods are compared on.
 
-    accuracy, test, cost: columns; test: what the found network is graded by; limit: of the cost, with its unit;
-    cost_rows: a predictor of the cost is fitted on that many random rows, None: the table answers every question.
+    accuracy, test, costs: columns; test: what the found network is graded by; limits: of each cost, with its unit;
+    cost_rows: predictors of the costs are fitted on that many random rows, None: the table answers every question.
     """
 
     method: str
     accuracy: str
     test: str
-    cost: str | None = None
-    limit: str | None = None
+    costs: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
     queries: int = 781
     seeds: int = 5
     cost_rows: int | None = None
@@ -123,7 +169,7 @@ def compare_methods(table: Table, job: Job, run: Run) -> dict[str, Json]:
     """The method beside random search and regularised evolution, over seeds from the run's up.
 
     Rows that lack a number of the job's columns are left out of everything and counted. Raises UserError for a method
-    that trains, a column of the wrong kind and a budget without cost, Unreachable for one that no network keeps.
+    that trains, a column of the wrong kind and a budget without cost, Unreachable for budgets that no network keeps.
     """
     grader = _Grader(table, job)
     names = list(dict.fromkeys((job.method, *BASELINES)))
@@ -142,9 +188,9 @@ def compare_methods(table: Table, job: Job, run: Run) -> dict[str, Json]:
         "seeds": job.seeds,
         "accuracy_column": job.accuracy,
         "test_column": job.test,
-        "cost_column": job.cost,
+        "cost_columns": list(job.costs),
         "cost": grader.source,
-        "budgets": [] if grader.limit is None else [grader.limit],
+        "budgets": grader.limits,
         "points": points,
     }
 
@@ -160,12 +206,15 @@ class _Grader:
                 "network up in the table."
             )
         ASKING[job.method]
-        if (job.cost is None) != (job.limit is None):
-            raise UserError(f"cost column {job.cost!r} and budget {job.limit!r} belong together; give both or neither.")
-        if job.cost_rows is not None and job.cost is None:
+        if len(job.costs) != len(job.limits) or len(set(job.costs)) < len(job.costs):
+            raise UserError(
+                f"{len(job.costs)} cost columns and {len(job.limits)} budgets were given; give one budget for each "
+                "column, in the same order, and no column twice."
+            )
+        if job.cost_rows is not None and not job.costs:
             raise UserError(f"{job.cost_rows} cost rows are of no use without a cost; give its column and a budget.")
         self.job, self.space = job, table.space
-        scores = {name: table.score(name) for name in (job.accuracy, job.test, job.cost) if name is not None}
+        scores = {name: table.score(name) for name in (job.accuracy, job.test, *job.costs)}
         for name in (job.accuracy, job.test):
             if scores[name].metric.better != "more":
                 raise UserError(
@@ -179,15 +228,21 @@ class _Grader:
             name: {arch: float(score.values[table.row[arch]]) for arch in self.usable} for name, score in scores.items()
         }
         self.metrics = {name: score.metric for name, score in scores.items()}
-        self.limit: dict[str, Json] | None = None
-        self.source: str | None = None
+        self.source = None if not job.costs else "known" if job.cost_rows is None else "predicted"
         if not self.usable:
             raise UserError(f"no row has numbers in all of {', '.join(scores)}; give other columns.")
-        if job.cost is not None and job.limit is not None:
-            self._check_budget(job.cost, job.limit)
+        if job.cost_rows is not None and job.cost_rows > len(self.usable):
+            raise UserError(
+                f"a predictor cannot be fitted on {job.cost_rows} cost rows; "
+                f"{len(self.usable)} rows have every number: give fewer."
+            )
+        self.limits = [self._limit(cost, limit) for cost, limit in zip(job.costs, job.limits)]
+        self.inside = [arch for arch in self.usable if self.meets(arch)]
+        if not self.inside:
+            raise Unreachable(f"no network of the table is within {' and '.join(job.limits)} together; raise one.")
         self.predicted = cache(self._predicted)
 
-    def _check_budget(self, cost: str, limit: str) -> None:
+    def _limit(self, cost: str, limit: str) -> dict[str, Json]:
         metric, known = self.metrics[cost], self.values[cost].values()
         budget = Asked(self.space, metric, {}).at(limit)
         if budget.limit < min(known):
@@ -195,42 +250,43 @@ class _Grader:
                 f"no network of the table is within {limit} by {cost!r}; they reach from {show(min(known), metric)} "
                 f"to {show(max(known), metric)}: give a budget in that range."
             )
-        self.limit = {"metric": metric.name, "limit": budget.limit, "unit": metric.unit, "sense": budget.sense}
-        self.source = "known" if self.job.cost_rows is None else "predicted"
-        if self.job.cost_rows is not None and self.job.cost_rows > len(self.usable):
-            raise UserError(
-                f"a predictor cannot be fitted on {self.job.cost_rows} cost rows; "
-                f"{len(self.usable)} rows have every number: give fewer."
-            )
+        return {"metric": metric.name, "limit": budget.limit, "unit": metric.unit, "sense": budget.sense}
 
-    def _predicted(self, seed: int) -> Predictor:
-        """The cost as a predictor that cross-validation chooses, fitted on random rows."""
-        assert self.job.cost is not None
-        pick = np.random.default_rng([seed, 1]).permutation(len(self.usable))[: self.job.cost_rows]
-        archs, known = [self.usable[i] for i in pick], self.values[self.job.cost]
-        return Earned().fit(
-            self.space, archs, np.array([known[arch] for arch in archs]), metric=self.metrics[self.job.cost]
+    def meets(self, arch: Architecture | None) -> bool:
+        """Whether the table has the network within every limit."""
+        return arch in self.values[self.job.test] and all(
+            self.values[cost][arch] <= known["limit"] for cost, known in zip(self.job.costs, self.limits)
         )
+
+    def _predicted(self, cost: str, seed: int) -> Cautious:
+        """The cost as a predictor that cross-validation chooses, fitted on random rows, and what it may be wrong by."""
+        pick = np.random.default_rng([seed, 1]).permutation(len(self.usable))[: self.job.cost_rows]
+        archs, known = [self.usable[i] for i in pick], self.values[cost]
+        return Cautious(self.space, archs, np.array([known[arch] for arch in archs]), self.metrics[cost])
 
     def search(self, name: str, seed: int) -> dict[str, Json]:
         """One search, graded by the table."""
-        job, budget, asked = self.job, None, None
-        if job.cost is not None and job.limit is not None:
-            asked = Asked(self.space, self.metrics[job.cost], self.values[job.cost])
-            budget = (asked if job.cost_rows is None else self.predicted(seed)).at(job.limit)
+        job = self.job
+        costs: dict[str, Score] = {
+            cost: Asked(self.space, self.metrics[cost], self.values[cost])
+            if job.cost_rows is None
+            else self.predicted(cost, seed)
+            for cost in job.costs
+        }
+        budgets = [score.at(limit) for score, limit in zip(costs.values(), job.limits)]
         quality = Asked(self.space, self.metrics[job.accuracy], self.values[job.accuracy], job.queries)
-        arch, predicted = ASKING[name](self.space, quality, budget, job.queries, seed)
+        arch, predicted = ASKING[name](self.space, quality, budgets, job.queries, seed)
         return {
             "method": name,
             "seed": seed,
             "architecture": None if arch is None else list(arch),
-            **{
-                what: None if arch is None or column is None else self.values[column].get(arch)
-                for what, column in (("accuracy", job.accuracy), ("test", job.test), ("cost", job.cost))
-            },
+            "accuracy": None if arch is None else self.values[job.accuracy].get(arch),
+            "test": None if arch is None else self.values[job.test].get(arch),
+            "costs": {cost: None if arch is None else self.values[cost].get(arch) for cost in job.costs},
+            "met": self.meets(arch),
             "spearman": None if predicted is None else self._spearman(predicted, quality.read),
             "accuracy_rows": len(quality.read),
-            "cost_rows": len(asked.read) if asked and job.cost_rows is None else job.cost_rows or 0,
+            "cost_rows": sum(len(s.read) if isinstance(s, Asked) else job.cost_rows or 0 for s in costs.values()),
         }
 
     def _spearman(self, predicted: Score, read: set[Architecture]) -> float | None:
@@ -243,10 +299,7 @@ class _Grader:
 
     def summary(self, name: str, points: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         """Means over seeds; `test_std` is the standard deviation of a sample (n - 1)."""
-        limit = None if self.limit is None else self.limit["limit"]
-        test, cost = self.values[self.job.test], self.values.get(self.job.cost or "", {})
-        inside = [arch for arch in self.usable if limit is None or cost[arch] <= limit]
-        met = [p["cost"] is not None and limit is not None and p["cost"] <= limit for p in points]
+        test = self.values[self.job.test]
 
         def known(key: str) -> list[float]:
             return [p[key] for p in points if p[key] is not None]
@@ -255,17 +308,37 @@ class _Grader:
         return {
             "method": name,
             "queries": self.job.queries,
-            "optimum_test": max(test[arch] for arch in inside),
+            "optimum_test": max(test[arch] for arch in self.inside),
             "test_mean": float(np.mean(tests)) if tests else None,
             "test_std": float(np.std(tests, ddof=1)) if len(tests) > 1 else None,
             "spearman_mean": float(np.mean(correlations)) if correlations else None,
-            "budget_met_share": None if limit is None else float(np.mean(met)),
+            "budget_met_share": float(np.mean(known("met"))) if self.limits else None,
             "accuracy_rows": float(np.mean(known("accuracy_rows"))),
             "cost_rows": float(np.mean(known("cost_rows"))),
         }
 
 
 # ---------------------------------------------------------------------- predictors
+
+
+class Cautious(Score):
+    """A cost as predictors see it from some rows, and above it what they may be wrong by: 98 of 100 cost less.
+
+    The margin is that quantile of what the rows, each predicted from other folds, cost more than was predicted;
+    predicted and measured cost are compared as a ratio, as large networks are mispredicted by more.
+    """
+
+    def __init__(self, space: SearchSpace, archs: Sequence[Architecture], values: F, metric: Metric) -> None:
+        self.space, self.metric, self._earned = space, metric, Earned()
+        self.predictor = self._earned.fit(space, archs, values, metric=metric)
+        name, ratios = self.predictor.key, []
+        for fit, held in splits(len(archs), min(_FOLDS, len(archs) // 2), None, 0) if len(archs) > 3 else ():
+            fitted = PREDICTORS.make(name).fit(space, [archs[i] for i in fit], values[fit], metric=metric)
+            ratios.append(values[held] / fitted([archs[i] for i in held]))
+        self.margin = float(np.quantile(np.concatenate(ratios), _SURE)) if ratios else 1.0
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        return self.margin * self.predictor(archs)
 
 
 class Earned:

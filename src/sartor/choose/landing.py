@@ -1,9 +1,10 @@
-"""The search for an architecture that lands: one program where costs have terms, solve-verify-cut where not."""
+"""The search for an architecture within budgets: one program where costs have terms, solve-verify-cut where not."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -18,26 +19,29 @@ _STALLED = 3
 class Landing:
     """Architectures looked at so far: the best that lands and the closest that does not.
 
-    reward: (candidates,) finite log probabilities per slot; seconds: limit for one program.
+    reward: terms, finite; bind: without an `at` budget, one has to bind, or else whatever is within all limits lands;
+    seconds: limit for one program.
     """
 
     def __init__(
         self,
         space: SearchSpace,
-        reward: Sequence[F],
+        reward: Terms,
         budgets: Sequence[Budget],
         rng: np.random.Generator,
         seconds: float,
+        bind: bool = True,
     ) -> None:
         self.space, self.budgets, self.rng, self.seconds = space, budgets, rng, seconds
-        self.reward = Terms(0.0, tuple(reward))
+        self.reward = reward
         self.best: Architecture | None = None
         self.closest: Architecture | None = None
         self._value = -math.inf
         self._distance = math.inf
         self._at = np.array([b.sense == "at" for b in budgets])
+        self._bind = bind and not self._at.any()
         # budgets that may be the one to bind: a program each
-        self._anchors = [0] if self._at.any() else list(range(len(budgets)))
+        self._anchors = list(range(len(budgets))) if self._bind else [0]
         self._low, self._high = (np.array(x) for x in zip(*(b.interval for b in budgets)))
         self._limit = np.array([b.limit for b in budgets])
 
@@ -48,13 +52,13 @@ class Landing:
         costs = np.stack([b.score(archs) for b in self.budgets], axis=1)
         fits = np.all([[b.feasible(c) for b, c in zip(self.budgets, row)] for row in costs], axis=1)
         lands = np.array([[b.lands(c) for b, c in zip(self.budgets, row)] for row in costs], dtype=bool)
-        good = fits & (lands[:, self._at].all(axis=1) if self._at.any() else lands.any(axis=1))
+        good = fits & (lands.any(axis=1) if self._bind else lands[:, self._at].all(axis=1))
         values = np.where(good, self.reward(self.space, archs), -np.inf)
         if values.max() > self._value:
             self.best, self._value = archs[int(np.argmax(values))], float(values.max())
         below = np.maximum(self._low - costs, 0) / self._limit
         above = np.maximum(costs - self._high, 0) / self._limit
-        short = below[:, self._at].sum(axis=1) if self._at.any() else below.min(axis=1)
+        short = below.min(axis=1) if self._bind else below[:, self._at].sum(axis=1)
         away: F = np.where(good, 0.0, np.nan_to_num(above.sum(axis=1) + short, nan=np.inf))
         usable = np.where(fits, away, np.inf)
         if usable.min() < self._distance:
@@ -66,7 +70,7 @@ class Landing:
     ) -> Solution:
         """The most probable within all limits, budget `anchor` landing."""
         lower = np.where(self._at, self._low, -np.inf)
-        lower[anchor] = self._low[anchor] if not self._at.any() else lower[anchor]
+        lower[anchor] = self._low[anchor] if self._bind else lower[anchor]
         limits = list(zip(costs, map(float, lower), map(float, self._high)))
         return maximise(self.space, self.reward, [*limits, *extra], exclude=exclude, seconds=self.seconds)
 
@@ -99,12 +103,8 @@ class Landing:
         before = None
         while before != self.best:
             before = self.best
-            self.look(
-                [
-                    *single_changes(self.space, before),
-                    *double_changes(self.space, before, self.reward.unary, _MOST_DOUBLES),
-                ]
-            )
+            gain = linear(self.space, partial(self.reward, self.space), before).unary
+            self.look([*single_changes(self.space, before), *double_changes(self.space, before, gain, _MOST_DOUBLES)])
         return "verified"
 
     def _around(self, arch: Architecture) -> list[Architecture]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sartor.core import Architecture, F, Score, SearchSpace, Terms
+from sartor.core import Architecture, F, SearchSpace, Terms
 
 
 def single_changes(space: SearchSpace, arch: Architecture) -> list[Architecture]:
@@ -42,7 +42,7 @@ def double_changes(space: SearchSpace, arch: Architecture, gain: Sequence[F], mo
     return list(dict.fromkeys(out))
 
 
-def linear(space: SearchSpace, score: Score, arch: Architecture) -> Terms:
+def linear(space: SearchSpace, score: Callable[[Sequence[Architecture]], F], arch: Architecture) -> Terms:
     """Unary terms that equal the score at `arch` and at every single change of it.
 
     A slot that does not exist in `arch` is varied after the fewest earlier changes that make it exist.

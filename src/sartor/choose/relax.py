@@ -47,9 +47,16 @@ class Relaxation(nn.Module):
         """Per slot (candidates,), as gates for a SoftScore: the expected architecture."""
         return self._rows(self.log_p().exp())
 
-    def argmax(self) -> Architecture:
-        """The most probable candidate of every slot; where no slot hangs on another, the most probable architecture."""
-        return self.space.canonical(tuple(self.log_p().argmax(dim=1).tolist()))
+    def argmax(self, without: str | None = None) -> Architecture:
+        """The most probable candidate of every slot; where no slot hangs on another, the most probable architecture.
+
+        without: name of a candidate that is taken only where a slot has no other.
+        """
+        log_p = self.log_p().detach().clone()
+        for i, slot in enumerate(self.space.slots):
+            if without is not None and without in slot.candidates and len(slot) > 1:
+                log_p[i, list(slot.candidates).index(without)] = -torch.inf
+        return self.space.canonical(tuple(log_p.argmax(dim=1).tolist()))
 
     def course(self) -> list[list[float]]:
         """Per slot the probabilities in per mille, rounded: a line of the journal, for drawing how a search decided."""

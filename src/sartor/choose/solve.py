@@ -1,4 +1,4 @@
-"""Landing on a budget: the most probable architecture whose predicted cost lies where it should.
+"""Landing on a budget: the most probable architecture whose predicted cost lies where it should, or within it.
 
 Costs with terms are integer programs, solved to proven optimality. Costs without terms (an MLP) are asked about
 every single-slot change of an incumbent, which makes an exact linear model around it; that is solved, verified with
@@ -17,7 +17,7 @@ from sartor.choose.landing import Landing
 from sartor.choose.neighbours import linear, single_changes
 from sartor.core import Architecture, Budget, F, Landed, Score, SearchSpace, Terms, Unreachable, UserError, show
 
-__all__ = ["Limit", "Solution", "check_reachable", "land", "maximise", "reachable"]
+__all__ = ["Limit", "Solution", "best_within", "check_reachable", "land", "maximise", "reachable"]
 
 _ENUMERATE = 20_000
 _LEAST_LOG = -745.0  # of the smallest positive float64: a probability that underflowed is small, not impossible
@@ -34,16 +34,11 @@ def reachable(space: SearchSpace, score: Score, *, enumerate_below: int = _ENUME
     """
     terms = score.terms()
     if terms is not None:
-        return -maximise(space, _signed(terms, -1.0)).value, maximise(space, terms).value
+        return -maximise(space, terms.times(-1.0)).value, maximise(space, terms).value
     if space.size <= enumerate_below:
         values = score(list(space.enumerate()))
         return float(np.nanmin(values)), float(np.nanmax(values))
     return -_climb(space, score, -1.0), _climb(space, score, 1.0)
-
-
-def _signed(terms: Terms, sign: float) -> Terms:
-    pair = {key: sign * table for key, table in terms.pair.items()}
-    return Terms(sign * terms.const, tuple(sign * u for u in terms.unary), pair, terms.over)
 
 
 def _climb(space: SearchSpace, score: Score, sign: float, starts: int = 3) -> float:
@@ -56,7 +51,7 @@ def _climb(space: SearchSpace, score: Score, sign: float, starts: int = 3) -> fl
         while True:
             moves = single_changes(space, arch)
             changed = np.nan_to_num(sign * score(moves), nan=-np.inf)
-            jump = maximise(space, _signed(linear(space, score, arch), sign)).architecture
+            jump = maximise(space, linear(space, score, arch).times(sign)).architecture
             if jump is not None:
                 moves, changed = [*moves, jump], np.append(changed, np.nan_to_num(sign * score([jump]), nan=-np.inf))
             if not changed.size or changed.max() <= value + 1e-12 * abs(value):
@@ -66,10 +61,11 @@ def _climb(space: SearchSpace, score: Score, sign: float, starts: int = 3) -> fl
     return best
 
 
-def check_reachable(space: SearchSpace, budgets: Sequence[Budget]) -> list[tuple[float, float]]:
+def check_reachable(space: SearchSpace, budgets: Sequence[Budget], *, bind: bool = True) -> list[tuple[float, float]]:
     """The range of each budget's score. Raises Unreachable when no network can land.
 
-    That is when a limit lies below the range, when an `at` lies above it, or when every limit does.
+    That is when a limit lies below the range, when an `at` lies above it, or, where one has to `bind`, when every limit
+    does.
     """
     ranges = [reachable(space, b.score) for b in budgets]
     for b, (low, high) in zip(budgets, ranges):
@@ -78,7 +74,7 @@ def check_reachable(space: SearchSpace, budgets: Sequence[Budget]) -> list[tuple
             raise Unreachable(f"no network meets {b}; space {space.name!r} reaches {between}; raise the limit.")
         if b.sense == "at" and high < b.interval[0] * (1 - 1e-9):
             raise Unreachable(f"no network costs as much as {b}; space {space.name!r} reaches {between}; lower it.")
-    if budgets and all(high < b.interval[0] * (1 - 1e-9) for b, (_, high) in zip(budgets, ranges)):
+    if bind and budgets and all(high < b.interval[0] * (1 - 1e-9) for b, (_, high) in zip(budgets, ranges)):
         b, (low, high) = budgets[0], ranges[0]
         raise Unreachable(
             f"every network meets {b}; space {space.name!r} reaches {show(low, b.score.metric)} to "
@@ -116,8 +112,34 @@ def land(
     reward = [np.maximum(np.asarray(r, dtype=float), _LEAST_LOG) for r in log_probability]
     if [r.shape for r in reward] != [(len(s),) for s in space.slots] or any(np.isnan(r).any() for r in reward):
         raise ValueError("log_probability must hold one number per candidate of every slot")
-    landing = Landing(space, reward, budgets, rng, seconds)
-    start = space.canonical(start)
+    landing = Landing(space, Terms(0.0, tuple(reward)), budgets, rng, seconds)
+    return _landed(landing, space.canonical(start), rounds, enumerate_below)
+
+
+def best_within(
+    space: SearchSpace,
+    reward: Terms,
+    budgets: Sequence[Budget],
+    *,
+    rng: np.random.Generator,
+    rounds: int = 12,
+    seconds: float = 60.0,
+    enumerate_below: int = _ENUMERATE,
+) -> Landed:
+    """The architecture with the largest reward that respects every limit, however far inside.
+
+    Arguments and status as for `land`; without budgets and with costs that have terms it is proven optimal.
+    """
+    if not budgets:
+        found = maximise(space, reward, seconds=seconds)
+        assert found.architecture is not None  # every space has one
+        return Landed(found.architecture, {}, "optimal" if found.status == "optimal" else "verified")
+    landing = Landing(space, reward, budgets, rng, seconds, bind=False)
+    return _landed(landing, space.sample(rng, 1)[0], rounds, enumerate_below)
+
+
+def _landed(landing: Landing, start: Architecture, rounds: int, enumerate_below: int) -> Landed:
+    space, budgets = landing.space, landing.budgets
     terms = [b.score.terms() for b in budgets]
     exact = [t for t in terms if t is not None]
     if len(exact) == len(budgets):

@@ -30,15 +30,20 @@ def add(app: typer.Typer) -> None:
 def _add(group: typer.Typer, space: str) -> None:
     def methods(
         table: TableFile,
-        method: Annotated[str, typer.Option(help="random, evolution: methods that only ask for scores.")],
+        method: Annotated[
+            str, typer.Option(help="random, evolution, mathnas, mathnas-paper, mathnas-blocks, lana or brp-nas.")
+        ],
         accuracy: Annotated[str, typer.Option(help="Column that the method may ask about.")],
         test: Annotated[str | None, typer.Option(help="Column that grades; default: the same.")] = None,
-        cost: Annotated[str | None, typer.Option(help="Column that the budget is on.")] = None,
-        budget: Annotated[str | None, typer.Option(help="Upper limit with its unit: 3ms, 50MMACs.")] = None,
+        cost: Annotated[list[str] | None, typer.Option(help="Column that a budget is on. Repeatable.")] = None,
+        budget: Annotated[
+            list[str] | None,
+            typer.Option(help="Upper limit with its unit: 3ms, 50MMACs; one for each --cost, in order."),
+        ] = None,
         queries: Annotated[int, typer.Option(min=1, help="Networks whose accuracy may be asked.")] = 781,
         seeds: Annotated[int, typer.Option(min=1, help="Searches, each with a seed of its own.")] = 5,
         cost_rows: Annotated[
-            int | None, typer.Option(min=2, help="Predict the cost from that many rows; default: it is known.")
+            int | None, typer.Option(min=2, help="Predict costs from that many rows; default: they are known.")
         ] = None,
         run: RunDir = None,
         seed: Seed = 0,
@@ -47,7 +52,7 @@ def _add(group: typer.Typer, space: str) -> None:
         from sartor import tables
         from sartor.bench import Job, compare_methods
 
-        job = Job(method, accuracy, test or accuracy, cost, budget, queries, seeds, cost_rows)
+        job = Job(method, accuracy, test or accuracy, tuple(cost or ()), tuple(budget or ()), queries, seeds, cost_rows)
         known = tables.load(space, table)
         identity = {"verb": "bench", "name": space, "table": _digest(table), **vars(job)}
         run_job(identity, seed, run, json, lambda opened: {"table": str(table), **compare_methods(known, job, opened)})

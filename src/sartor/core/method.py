@@ -112,7 +112,8 @@ class Landed:
     """An architecture with its predicted cost per budget metric, and how it was reached.
 
     status: `argmax` (the search's own answer), `optimal` (best by the objective, proven), `verified` (inside the
-    budgets by the true score, not proven best) or `none_found`.
+    budgets by the true score, not proven best), `within` (inside every limit and near none, of methods that do not have
+    to spend what they may) or `none_found`.
     """
 
     architecture: Architecture

@@ -42,6 +42,11 @@ class Terms:
                 total += np.where(on[:, i] & on[:, j], values[index[:, i], index[:, j]], 0.0)
         return total if self.over is None else total / self.over(space, archs)
 
+    def times(self, factor: float) -> Terms:
+        """The polynomial times a number."""
+        pair = {key: factor * table for key, table in self.pair.items()}
+        return Terms(factor * self.const, tuple(factor * u for u in self.unary), pair, self.over)
+
     def soft(self, slots: Sequence[Slot], gates: Sequence[Tensor]) -> Tensor:
         """The same polynomial of gates (a probability or a straight-through one-hot per candidate).
 

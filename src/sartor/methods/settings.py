@@ -11,9 +11,13 @@ from sartor.core.errors import UserError, unknown
 
 
 class Settings(BaseModel):
-    """Base of all methods: frozen, and an unknown key is an error. weighs: a cost without a limit can be given."""
+    """Base of all methods: frozen, and an unknown key is an error.
+
+    weighs: a cost without a limit can be given as an objective; asks: a score of quality can.
+    """
 
     weighs: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
@@ -123,3 +127,36 @@ class SurgeNASSettings(Settings):
     @classmethod
     def paper(cls, **changes: Any) -> Self:
         return cls(**{"arch_lr": 7.5e-4, "land": False, **changes})
+
+
+class MathNASSettings(Settings):
+    """MathNAS has few hyper-parameters; values marked (ours) are not published."""
+
+    asks = True
+    predictor: Literal["estimate", "blocks"] = Field(
+        "estimate", description="estimate: learnt from random networks (ours); blocks: the published block tables"
+    )
+    queries: int = Field(781, ge=8, description="estimate: networks that are asked about")
+    active: float = Field(
+        0.2, ge=0, le=0.9, description="estimate: share of the queries that go where the best may be (ours)"
+    )
+    rounds: int = Field(4, ge=1, description="estimate: how often the estimate is made anew for those (ours)")
+    members: tuple[str, ...] = Field(
+        ("ridge", "pairs", "svm", "gnn-plain"), min_length=1, description="estimate: predictors that are stacked (ours)"
+    )
+    contexts: int = Field(
+        1, ge=1, description="blocks: 1 measures in the average network, more in as many random ones (partial sampling)"
+    )
+    macs: Literal["per_block", "global", "context", "none"] = Field(
+        "per_block", description="blocks: the MACs that scale a difference (Eq. 5: per_block, Eq. 6: global)"
+    )
+    seconds: float = Field(60.0, gt=0, description="limit for one integer program")
+    epochs: int = Field(100, ge=1, description="supernet: passes over the data")
+    batch_size: int = Field(64, ge=2, description="supernet")
+    lr: float = Field(0.05, gt=0, description="supernet: SGD, cosine to 0 (ours)")
+    calibration: int = Field(4, ge=1, description="supernet: batches that norms of a sub-network are calibrated on")
+    valid_batches: int | None = Field(None, ge=1, description="supernet: batches that grade a sub-network; default all")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        return cls(**{"predictor": "blocks", **changes})

@@ -20,6 +20,9 @@ Eq. 3.10 and 3.12 print the soft sample, Algorithm 1 the binary one: paths run b
 Sums over layers (3.1, 3.6, 3.10) are compositions. Norms of the supernet have no scale and shift; the learning rate of
 the weights falls per step. `arch_lr`: below some 10,000 updates it is raised, as in LightNAS.
 
+Where no cost is weighed the network has no `none` (as in DARTS): the straight-through gradient of a candidate that
+gives zero is zero, so that its logit is moved by the others' alone, and in our searches by their noise.
+
 The K paths use every operator once, so their summed cost does not depend on alpha where costs add up: beta acts
 through the straight-through gradient alone, and the summed loss would show nothing. The log says what the argmax costs.
 
@@ -51,7 +54,8 @@ from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (LightNAS code)
 REACH = {False: 10.0, True: 3.0}  # how far a logit can travel in a short search; less where P is sharpened (ours)
-NOTHING = ("skip", "none")  # how candidates that compute nothing are called
+ABSENT = "none"  # how a candidate that gives zero is called
+NOTHING = ("skip", ABSENT)  # candidates that compute nothing
 logger = logging.getLogger("sartor")
 
 
@@ -97,6 +101,7 @@ class SurgeNAS(SurgeNASSettings):
         alpha = torch.optim.Adam(relaxation.parameters(), rate, betas=BETAS, weight_decay=self.arch_weight_decay)
         s = _Search(task, run, supernet, identity, trained, relaxation, tuple(budgets), tuple(aims), weighed, w, alpha)
 
+        without = None if budgets or self.beta else ABSENT
         for epoch in run.steps(self.epochs, trained=trained, relaxation=relaxation, w=w, alpha=alpha):
             done = epoch / (self.epochs - 1) if self.epochs > 1 else 1.0
             cooled = max(0, epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs - 1)
@@ -104,7 +109,7 @@ class SurgeNAS(SurgeNASSettings):
             if identity is not None:
                 identity.phi = self.identity * (1 - done)
             loss, multipliers = self._epoch(s, epoch, tau)
-            leading = relaxation.argmax()
+            leading = relaxation.argmax(without)
             run.log(
                 "epoch",
                 epoch=epoch,
@@ -118,7 +123,7 @@ class SurgeNAS(SurgeNASSettings):
                 permille=relaxation.course(),
             )
 
-        argmax = priced(relaxation.argmax(), [*(b.score for b in budgets), *weighed], "argmax")
+        argmax = priced(relaxation.argmax(without), [*(b.score for b in budgets), *weighed], "argmax")
         found = argmax
         if self.land and budgets:
             reward = relaxation.log_probabilities()
@@ -126,7 +131,8 @@ class SurgeNAS(SurgeNASSettings):
         empty = skips(space, found.architecture)
         collapsed = empty == sum(space.active(found.architecture))
         if collapsed:
-            logger.warning("the search collapsed: every layer of the network found is a skip; lower beta")
+            less = "lower beta" if self.beta or budgets else "search for more epochs"
+            logger.warning("the search collapsed: every layer of the network found is a skip; %s", less)
         return Found(space, "surgenas", tuple(budgets), found, argmax, {"skips": empty, "collapsed": collapsed})
 
     def _epoch(self, s: _Search, epoch: int, tau: float) -> tuple[float, list[float]]:

@@ -24,7 +24,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from sartor.choose.neighbours import linear
 from sartor.core import Architecture, F, Score, SearchSpace, Terms, TermScore, UserError
+from sartor.spaces.complexity import Complexity
 
 Macs: TypeAlias = Literal["per_block", "global", "context", "none"]
 """What scales a difference with F(N) in the accuracy predictor."""
@@ -51,10 +53,33 @@ def _below(space: SearchSpace, macs: Terms) -> list[F]:
     return total
 
 
+def additive_macs(space: SearchSpace) -> Terms:
+    """Multiply-accumulates as additive terms, stem and head included.
+
+    Where the space has none, the sum of what single changes do, if that is what 64 random networks have. Raises
+    UserError where it is not.
+    """
+    counted = Complexity(space, "macs")
+    terms = counted.terms()
+    if terms is None:
+        terms = linear(space, counted, space.canonical((0,) * len(space.slots)))
+        drawn = space.sample(np.random.default_rng(0), 64)
+        if not np.allclose(terms(space, drawn), counted(drawn), rtol=1e-9):
+            raise _not_additive()
+    return _additive(terms)
+
+
 def _additive(macs: Terms) -> Terms:
     if macs.pair or macs.over is not None:
-        raise UserError("block tables need MACs that add up over slots; those of this space do not.")
+        raise _not_additive()
     return macs
+
+
+def _not_additive() -> UserError:
+    return UserError(
+        "block tables need MACs that add up over slots, and those of this space do not; "
+        "give --set macs=none, or --set predictor=estimate."
+    )
 
 
 # ---------------------------------------------------------------------- measuring

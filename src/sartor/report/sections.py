@@ -119,6 +119,7 @@ def _landing(search: Recorded) -> str:
         "argmax": "the most likely network itself",
         "optimal": "the most likely network inside the budgets, proven",
         "verified": "inside the budgets by the predictor, not proven to be the most likely",
+        "within": "the best network that is known, inside every limit and not near one",
         "none_found": "no network inside the budgets was found",
     }.get(status, status)
     head = ["", "predicted", "gap", "measured", "gap"]

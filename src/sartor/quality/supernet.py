@@ -1,0 +1,105 @@
+"""Sub-networks graded by the weights that they share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sartor.core import F, Path, Score, SearchSpace, Task, UserError
+from sartor.runs import Run
+from sartor.supernet import recalibrated
+from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+
+
+def train_supernet(
+    space: SearchSpace,
+    task: Task,
+    run: Run,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 4e-5,
+    clip_norm: float = 5.0,
+) -> Any:
+    """A supernet of the space, one path a step, every network as likely as any other.
+
+    Z. Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020. Weights: SGD,
+    cosine to 0, on `train`. The run gets a line an epoch, and a killed one goes on. Raises UserError when the loss is
+    no longer finite.
+    """
+    torch.manual_seed(run.torch_seed("weights"))
+    supernet: Any = space.supernet()
+    supernet.to(task.device, memory_format=torch.channels_last)
+    w = sgd(supernet, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    steps = steps_per_epoch(task, "train", batch_size)
+    for epoch in run.steps(epochs, supernet=supernet, w=w):
+        torch.manual_seed(run.torch_seed("dropout", epoch))
+        rng, total = run.rng("paths", epoch), 0.0
+        supernet.train()
+        for i, batch in enumerate(task.batches("train", size=batch_size, seed=run.seed, epoch=epoch)):
+            set_lr(w, cosine(epoch * steps + i, epochs * steps, peak=lr))
+            path = Path(space.sample(rng, 1)[0])
+            w.zero_grad(set_to_none=True)
+            loss = task.loss(lambda *x, on=path: supernet(*x, path=on), batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_([p for p in supernet.parameters() if p.grad is not None], clip_norm)
+            w.step()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise UserError(f"the loss is {total} in epoch {epoch + 1} of the supernet; lower lr={lr:g}.")
+        run.log("epoch", epoch=epoch, of="supernet", loss=total / steps)
+    return supernet.eval()
+
+
+class SupernetScore(Score):
+    """The task's metric on `valid` of sub-networks of a trained supernet, with batch norms of their own.
+
+    Norms are recalibrated on the first `calibration` batches of `train` before each is graded, so that no order
+    matters; limit: batches of `valid`, default all.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        supernet: Any,
+        task: Task,
+        *,
+        batch_size: int = 256,
+        calibration: int = 4,
+        limit: int | None = None,
+    ) -> None:
+        self.space, self.supernet, self.task, self.metric, self.limit = space, supernet, task, task.metric, limit
+        drawn = task.batches("train", size=min(batch_size, task.length("train")), seed=0, epoch=0)
+        self._calibration = [inputs for inputs, _ in islice(drawn, calibration)]
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        return np.array([self._one(self.space.canonical(arch)) for arch in archs], dtype=np.float64)
+
+    def _one(self, arch: tuple[int, ...]) -> float:
+        path = Path(arch)
+        with recalibrated(self.supernet, self._calibration, path=path) as net:
+            return float(self.task.evaluate(lambda *x: net(*x, path=path), "valid", limit=self.limit)[self.metric.name])
+
+
+class Remembered(Score):
+    """A score whose answers are kept in a run: none is paid for twice, also after a kill."""
+
+    def __init__(self, score: Score, run: Run) -> None:
+        self.score, self.run, self.space, self.metric = score, run, score.space, score.metric
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        known = [self.space.canonical(arch) for arch in archs]
+        said = [self.run.memo(" ".join(map(str, arch)), lambda a=arch: _number(self.score([a]))) for arch in known]  # type: ignore[misc]
+        return np.array([np.nan if value is None else value for value in said], dtype=np.float64)
+
+
+def _number(values: F) -> float | None:
+    return float(values[0]) if np.isfinite(values[0]) else None

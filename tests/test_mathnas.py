@@ -1,0 +1,193 @@
+"""MathNAS: what is asked, what is chosen, with scores, supernets and budgets of every kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sartor
+from sartor.choose.solve import best_within, maximise
+from sartor.core import METRICS, Budget, Score, SearchSpace, Terms, TermScore, Unreachable, UserError
+from sartor.core import Path as Way
+from sartor.data.images import image_set
+from sartor.methods.mathnas import MathNAS
+from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
+from sartor.runs import Run
+from sartor.training.tasks import Classification
+from tests.fakes import Curved, Forest, Grid, Ragged, additive, pairwise, ratio
+from tests.test_blocks import Counting
+from tests.test_estimate import Saturating
+from tests.test_one_idea import Columns, task_of
+
+ACCURACY, LATENCY, ENERGY = METRICS["accuracy"], METRICS["latency_ms"], METRICS["energy_mj"]
+
+
+def good(space: SearchSpace, seed: int = 4) -> TermScore:
+    return TermScore(space, ACCURACY, additive(space, seed).terms())
+
+
+def search(space: SearchSpace, quality: Score, budgets: list[Budget], **settings: object) -> sartor.core.Found:
+    return sartor.search("mathnas", space, None, budget=budgets, objectives=[quality], **settings)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- the best within limits
+
+
+@pytest.mark.parametrize("space", [Grid(5, 3), Ragged()], ids=["grid", "ragged"])
+@pytest.mark.parametrize("kind", ["terms", "curved"])
+@pytest.mark.parametrize("form", [additive, pairwise, ratio])
+def test_the_best_within_limits_is_that_of_all_networks(space: SearchSpace, kind: str, form: object) -> None:
+    reward = form(space, 7).terms()  # type: ignore[operator]
+    cost = additive(space, 1) if kind == "terms" else Curved(space, 1)
+    every = list(space.enumerate())
+    budgets = [
+        Budget(cost, float(np.quantile(cost(every), 0.3))),
+        Budget(
+            TermScore(space, ENERGY, additive(space, 2).terms()), float(np.quantile(additive(space, 2)(every), 0.5))
+        ),
+    ]
+    keeps = np.all([[b.feasible(c) for c in b.score(every)] for b in budgets], axis=0)
+    found = best_within(space, reward, budgets, rng=np.random.default_rng(0))
+    assert found.status == "optimal"
+    assert reward(space, [found.architecture])[0] == pytest.approx(np.where(keeps, reward(space, every), -np.inf).max())
+
+
+def test_without_a_budget_it_is_the_best_of_all() -> None:
+    space = Grid(4, 3)
+    found = best_within(space, good(space).terms(), [], rng=np.random.default_rng(0))
+    assert found.architecture == maximise(space, good(space).terms()).architecture
+    assert (found.status, dict(found.predicted)) == ("optimal", {})
+
+
+def test_a_large_space_with_curved_costs_is_searched_by_linear_models() -> None:
+    space = Grid(6, 4)
+    cost, reward = Curved(space, 1), pairwise(space, 3).terms()
+    every = list(space.enumerate())
+    budget = Budget(cost, float(np.quantile(cost(every), 0.5)))
+    found = best_within(space, reward, [budget], rng=np.random.default_rng(0), enumerate_below=0)
+    values = reward(space, every)
+    best = np.where([budget.feasible(c) for c in cost(every)], values, -np.inf).max()
+    assert found.status == "verified"
+    assert budget.feasible(float(cost([found.architecture])[0]))
+    assert reward(space, [found.architecture])[0] >= best - 0.05 * np.ptp(values)
+
+
+# ---------------------------------------------------------------------- the method
+
+
+def test_block_tables_ask_as_published_and_are_right_where_the_world_adds_up() -> None:
+    space = Grid(5, 4)
+    quality, cost = Counting(good(space)), additive(space, 1)
+    every = list(space.enumerate())
+    budgets = [
+        Budget(cost, float(np.quantile(cost(every), 0.3))),
+        Budget(
+            TermScore(space, ENERGY, additive(space, 2).terms()), float(np.quantile(additive(space, 2)(every), 0.5))
+        ),
+    ]
+    found = search(space, quality, budgets, predictor="blocks", macs="none")
+    assert len(quality.asked) == len(set(quality.asked)) == 5 * 4 - 5 + 2
+    keeps = np.all([[b.feasible(c) for c in b.score(every)] for b in budgets], axis=0)
+    best = np.where(keeps, good(space)(every), -np.inf).max()
+    assert good(space)([found.architecture])[0] == pytest.approx(best)
+    assert found.extras["predicted"] == pytest.approx(best)
+    assert found.winner == found.argmax
+
+
+def test_more_contexts_are_random_and_asked_once_each() -> None:
+    space, quality = Grid(5, 3), Counting(good(Grid(5, 3)))
+    search(space, quality, [Budget(additive(space, 1), 8.0)], predictor="blocks", macs="none", contexts=6)
+    assert 1 + 10 < len(quality.asked) == len(set(quality.asked)) <= 1 + 6 * 11
+
+
+def test_the_estimate_spends_its_queries_and_what_was_asked_decides() -> None:
+    space = Grid(6, 4)
+    quality, cost = Counting(Saturating(space)), additive(space, 1)
+    every = list(space.enumerate())
+    budget = Budget(cost, float(np.quantile(cost(every), 0.4)))
+    found = search(space, quality, [budget], queries=150, members=("ridge", "pairs"))
+    assert len(quality.asked) == len(set(quality.asked)) == 150
+    assert all(budget.feasible(c) for c in cost(quality.asked))
+    assert found.architecture in quality.asked
+    assert found.extras["answer"] == pytest.approx(quality.score(quality.asked).max())
+    inside = quality.score([a for a, c in zip(every, cost(every)) if budget.feasible(c)])
+    assert np.mean(inside > found.extras["answer"]) < 0.005
+    low, high = found.extras["interval"]
+    assert low <= found.extras["predicted"] <= high
+
+
+def test_a_loss_is_made_small() -> None:
+    space = Grid(5, 3)
+    loss = TermScore(space, METRICS["loss"], good(space).terms())
+    best = -maximise(space, loss.terms().times(-1.0)).value
+    for settings in ({"predictor": "blocks", "macs": "none"}, {"queries": 80, "members": ("ridge",)}):
+        found = search(space, loss, [Budget(additive(space, 1), 99.0)], **settings)
+        assert loss([found.architecture])[0] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("settings", [{"predictor": "blocks", "macs": "none"}, {"queries": 40}])
+def test_budgets_that_only_alone_can_be_met_are_refused(settings: dict[str, object]) -> None:
+    space = Forest([Grid(4, 3).slots[0], Grid(4, 3).slots[1]])
+    rising = TermScore(space, LATENCY, Terms(1.0, (np.arange(3.0), np.arange(3.0))))
+    falling = TermScore(space, ENERGY, Terms(1.0, (2.0 - np.arange(3.0), 2.0 - np.arange(3.0))))
+    with pytest.raises(Unreachable, match=r"latency <= 1.5 ms and energy <= 1.5 mJ"):
+        search(space, good(space), [Budget(rising, 1.5), Budget(falling, 1.5)], **settings)
+
+
+def test_nobody_to_ask_is_said() -> None:
+    with pytest.raises(UserError, match="nobody to ask"):
+        sartor.search("mathnas", Grid(), None, budget=additive(Grid()).at("4ms"))
+    with pytest.raises(UserError, match="one score of quality"):
+        sartor.search("mathnas", Grid(), None, budget=additive(Grid()).at("4ms"), objectives=[good(Grid())] * 2)
+
+
+def test_published_settings_are_the_block_tables() -> None:
+    assert (MathNAS.paper().predictor, MathNAS.paper().macs, MathNAS.paper().contexts) == ("blocks", "per_block", 1)
+
+
+# ---------------------------------------------------------------------- the supernet as oracle
+
+
+def textures() -> Classification:
+    """Dark, bright, and striped either way: what an average over the image can tell apart after a convolution."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(160) % 4
+    images = torch.randint(0, 40, (160, 1, 8, 8), generator=generator)
+    images[labels == 1] += 120
+    images[labels == 2, :, ::2] += 200
+    images[labels == 3, :, :, ::2] += 200
+    part = (images.to(torch.uint8), labels)
+    return Classification(image_set("textures", part, part, augmentation="none"))
+
+
+def test_a_supernet_orders_networks_and_answers_do_not_depend_on_what_was_asked_before(tmp_path: Path) -> None:
+    space, task = Columns(), textures()
+    with Run(tmp_path / "run", {}) as run:
+        supernet = train_supernet(space, task, run.stage("supernet"), epochs=12, batch_size=16, lr=0.05)
+        score = SupernetScore(space, supernet, task)
+        archs = space.sample(np.random.default_rng(0), 6)
+        first = score(archs)
+        assert first.max() > 70  # four classes
+        assert first.max() - first.min() > 10
+        np.testing.assert_array_equal(score(archs[::-1])[::-1], first)
+        kept = Remembered(score, run)
+        np.testing.assert_array_equal(kept(archs), first)
+        score.supernet = None  # nobody is asked again
+        np.testing.assert_array_equal(kept(archs), first)
+    assert [line["event"] for line in (run.stage("supernet")).journal()] == ["epoch"] * 12
+
+
+def test_only_the_drawn_path_is_trained(tmp_path: Path) -> None:
+    space, task = Columns(), task_of("columns")
+    with Run(tmp_path / "run", {}) as run:
+        torch.manual_seed(run.torch_seed("weights"))
+        before = space.supernet().state_dict()  # type: ignore[attr-defined]
+        after = train_supernet(space, task, run, epochs=1, batch_size=task.length("train"), lr=0.1)
+        (path,) = space.sample(run.rng("paths", 0), 1)
+    on = {id(p) for module in after.modules_on(path) for p in module.parameters()}
+    for name, parameter in after.named_parameters():
+        assert torch.equal(parameter, before[name]) != (id(parameter) in on), name
+    assert after(*space.inputs(2), path=Way(path)).shape == (2, 4)
