@@ -3,11 +3,13 @@
 No method sees the accuracy column. Two experiments:
 
 accuracy (issue SurgeNAS, must show 7): SurgeNAS without a cost, with and without its identity mapping, beside the best
-network and 1,000 random ones. Published, not reproduced: 93.7 % (SurgeNAS), 93.5 (GDAS), 93.2 (FairNAS).
+network and 1,000 random ones. What is found never has `none` on an edge, so random networks without it stand beside
+those of the whole space. Published, not reproduced: 93.7 % (SurgeNAS), 93.5 (GDAS), 93.2 (FairNAS).
 
 raspi4 (must show 8, thesis Table 4.3): LightNAS at 3 ms with all candidates weighed (DARTS) and at 47 ms with one path
 (GDAS), on the table's latency (known) and on a predictor of it fitted on 900 rows (predicted). Only a handful of
-networks lie within 2 % of 3 ms, so the tolerance is 2 % here; what lands is counted.
+networks lie within 2 % of 3 ms, so the tolerance is 2 % here; what lands is counted. Published, not reproduced: 84.2 to
+86.7 % at 3 ms, 93.5 % at 47 ms, 4 to 15 % off.
 
 Reduced: width 8, one cell per stage, CIFAR-10 (JPEG) at 16 px, 8,000 images. Full: width 16, five cells, all images.
 
@@ -88,14 +90,26 @@ def accuracy(results: Results, table: Any, task: Any, engine: Any, seeds: list[i
                 "identity": phi,
                 "seeds": len(mine),
                 "test accuracy (%)": interval([r["accuracy"] for r in mine]),
-                "skips and nothings, of 6": [r["skips"] for r in mine],
+                "skips, of 6 edges": [r["skips"] for r in mine],
                 "cpu seconds": float(np.mean([r["cpu_seconds"] for r in mine])),
             }
         )
-    test = table.score(TEST)
-    drawn = test(table.space.sample(np.random.default_rng(0), RANDOM))
-    best = float(np.nanmax(test(list(table.space.enumerate()))))
-    return {"rows": out, "random_percent": interval(drawn.tolist()), "best_percent": best}
+    test, whole = table.score(TEST), table.space
+    window = whole.restrict({i: range(1, len(slot)) for i, slot in enumerate(whole.slots)})
+    rng = np.random.default_rng(0)
+    drawn = {"of all": whole.sample(rng, RANDOM), "without none": [*map(window.lift, window.sample(rng, RANDOM))]}
+    return {
+        "rows": out,
+        "random networks": [
+            {
+                "drawn": name,
+                "test accuracy (%)": interval(test(archs).tolist()),
+                "median (%)": float(np.median(test(archs))),
+            }
+            for name, archs in drawn.items()
+        ],
+        "best_percent": float(np.nanmax(test(list(whole.enumerate())))),
+    }
 
 
 def raspi4(results: Results, table: Any, task: Any, engine: Any, seeds: list[int]) -> dict[str, Any]:
@@ -126,6 +140,7 @@ def raspi4(results: Results, table: Any, task: Any, engine: Any, seeds: list[int
             cells = [{"limit_ms": limit, "paths": paths, "cost": kind, "seed": seed} for seed in seeds]
             mine = [results.row(cell, lambda s=cell["seed"]: one(s)) for cell in cells]
             lands = (costs <= limit) & (costs >= (1 - TOLERANCE) * limit)
+            below = float(costs[costs <= limit].max())
             out.append(
                 {
                     "budget (ms)": limit,
@@ -134,8 +149,14 @@ def raspi4(results: Results, table: Any, task: Any, engine: Any, seeds: list[int
                     "latency (ms)": [r["latency_ms"] for r in mine],
                     "gap, worst (%)": max((r["gap_percent"] for r in mine), key=abs),
                     "test accuracy (%)": [r["accuracy"] for r in mine],
+                    "lands or nearest below": sum(
+                        (1 - TOLERANCE) * limit <= r["latency_ms"] <= limit or r["latency_ms"] == below for r in mine
+                    ),
+                    "nearest below (ms)": below,
                     "networks that land": int(lands.sum()),
-                    "accuracy of those (%)": [float(accuracies[lands].min()), float(accuracies[lands].max())],
+                    "accuracy of those (%)": [float(np.min(accuracies[lands])), float(np.max(accuracies[lands]))]
+                    if lands.any()
+                    else None,
                     "best inside (%)": float(np.nanmax(accuracies[costs <= limit])),
                 }
             )

@@ -32,7 +32,7 @@ from sartor import workflow
 from sartor.choose.solve import reachable
 from sartor.methods import SETTINGS
 from sartor.predictors import load
-from sartor.report.figures import decisions
+from sartor.report.figures import decisions, tradeoff
 from sartor.runs import Run, read_lines
 from sartor.training.recipe import Recipe
 
@@ -97,6 +97,7 @@ def main() -> None:
         return {
             "architecture": list(found.architecture),
             "skips": found.extras["skips"],
+            "collapsed": found.extras["collapsed"],
             "latency_ms": float(score([found.architecture])[0]) if score is not None else None,
             "accuracy": trained["value"],
             "macs": trained["macs"],
@@ -126,12 +127,15 @@ def main() -> None:
         row = {key: value, "seeds": len(mine), "skips, of 21 layers": [r["skips"] for r in mine]}
         if key == "beta":
             row["latency (ms)"] = float(np.mean([r["latency_ms"] for r in mine]))
+            row["collapsed"] = sum(r["collapsed"] for r in mine)
         row["accuracy (%)"] = interval([r["accuracy"] for r in mine])
         row["MMACs"] = [round(r["macs"] / 1e6, 2) for r in mine]
         summary.append({**row, "cpu seconds": float(np.mean([r["cpu_seconds"] for r in mine]))})
     results.summarise(rows=summary)
     if given.experiment == "skips":
         draw(space, rows, name)
+    else:
+        draw_front(summary, name)
 
 
 def draw(space: Any, rows: list[dict[str, Any]], name: str) -> None:
@@ -143,6 +147,22 @@ def draw(space: Any, rows: list[dict[str, Any]], name: str) -> None:
             journal = [{"event": "epoch", "epoch": i, "permille": p} for i, p in enumerate(row["permille"])]
             kind = "with" if row["cell"]["identity"] else "without"
             decisions(journal, slots).savefig(out / f"{name}_{kind}_identity.svg", facecolor="white")
+
+
+def draw_front(summary: list[dict[str, Any]], name: str) -> None:
+    """Fig. 3.15: accuracy after equal training against latency, a point per beta."""
+    points = [
+        {
+            "name": f"beta {row['beta']:g}",
+            "cost": row["latency (ms)"],
+            "value": row["accuracy (%)"]["mean"],
+            "cost_metric": "latency_ms",
+            "metric": "accuracy",
+        }
+        for row in summary
+    ]
+    drawn = tradeoff(points, how="predicted")
+    drawn.savefig(Path(__file__).parent.parent / "docs" / "img" / f"{name}.svg", facecolor="white")
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ class CellSupernet(nn.Module):
 class IdentityMapping(nn.Module):
     """phi S_l(X_l), added to what layer l makes of X_l (Eq. 3.10); `phi` is set by whoever searches.
 
+    A layer is a slot of a chain, and a whole cell where slots are its edges.
+
     S_l is the identity where the layer keeps its shape, and a projection where channels or resolution change. Slots
     whose output is no feature map of the same or half the resolution (a classifier) get none.
     """

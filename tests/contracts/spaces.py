@@ -83,6 +83,7 @@ def check_encodings(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:
             assert block.sum() == float(on)
             assert not on or block[arch[i]] == 1.0
     assert space.feature_map.shape[0] == rows.shape[1]
+    np.testing.assert_allclose(space.encode(archs, space.feature_map), rows @ space.feature_map)
     assert np.isfinite(space.feature_map).all()
     assert len({s.name for s in space.slots}) == len(space.slots), "slot names must be unique"
     for slot in space.slots:

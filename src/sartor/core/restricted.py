@@ -86,7 +86,9 @@ class Restricted(SearchSpace):
         wide = []
         for gate, kept, slot in zip(gates, self.keep, self.base.slots):
             like: Any = getattr(gate, "new_tensor", np.asarray)
-            wide.append(gate @ like(np.eye(len(slot))[list(kept)]))
+            place = np.zeros((len(kept), len(slot)))
+            place[range(len(kept)), kept] = 1.0
+            wide.append(gate @ like(place))
         return self.base.executed(wide)
 
     def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:

@@ -291,6 +291,17 @@ class SearchSpace(ABC):
             out[rows[on], self.offsets[i] + index[on, i]] = 1.0
         return out
 
+    def encode(self, archs: Sequence[Sequence[int]], columns: F) -> F:
+        """one_hot(archs) @ columns, (n,) or (n, m), from columns (total candidates,) or (total candidates, m).
+
+        The one-hot rows of thousands of candidates a slot are never written out.
+        """
+        index = np.asarray(archs, dtype=np.int64).reshape(len(archs), len(self.slots))
+        out = np.zeros((len(archs), *columns.shape[1:]))
+        for i, on in enumerate(self.exists(index).T):
+            out[on] += columns[self.offsets[i] + index[on, i]]
+        return out
+
     def exists(self, index: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """`active` of many: (n, slots) candidate indices to (n, slots)."""
         on = np.ones(index.shape, dtype=np.bool_)

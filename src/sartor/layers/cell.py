@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -60,8 +61,11 @@ class MixedCell(nn.Module):
         return [column[k] for column, k in zip(self.on, arch)]  # type: ignore[index]
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
-        edges = [partial(_choose, path, i, column) for i, column in enumerate(self.on)]
-        return _run(x, self.edges, edges)
+        plain = replace(path, around=None)
+        edges = [partial(_choose, plain, i, column) for i, column in enumerate(self.on)]
+        output = _run(x, self.edges, edges)
+        # a cell is one layer: around each of its edges, an identity mapping would grow 18-fold a cell
+        return output if path.around is None else path.around(len(self.on) - 1, x, output)
 
 
 def _choose(path: Path, slot: int, column: Any, x: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from sartor.layers.depthwise import DepthwiseConv2d
@@ -14,15 +16,20 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def conv_norm_act(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, depthwise: bool = False, act: bool = True
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: int = 1,
+    depthwise: bool = False,
+    act: Callable[[], nn.Module] | None = nn.ReLU6,
 ) -> list[nn.Module]:
-    """Convolution with `same` padding, batch norm and ReLU6: modules to be put in a flat Sequential."""
+    """Convolution with `same` padding, batch norm and activation: modules to be put in a flat Sequential."""
     conv: nn.Module
     if depthwise:
         conv = DepthwiseConv2d(outputs, kernel, stride)
     else:
         conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(outputs), *([nn.ReLU6()] if act else [])]
+    return [conv, nn.BatchNorm2d(outputs), *([act()] if act else [])]
 
 
 class SqueezeExcite(nn.Module):
@@ -47,14 +54,23 @@ class SqueezeExcite(nn.Module):
 class MBConv(nn.Module):
     """Expand 1x1, depthwise k x k, project 1x1; shortcut where the shape is kept. Expansion 1 has no first 1x1."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, expansion: int, stride: int, se: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        expansion: int,
+        stride: int,
+        se: bool = False,
+        act: Callable[[], nn.Module] = nn.ReLU6,
+    ) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.body = nn.Sequential(
-            *(conv_norm_act(inputs, hidden, 1) if expansion > 1 else []),
-            *conv_norm_act(hidden, hidden, kernel, stride, depthwise=True),
+            *(conv_norm_act(inputs, hidden, 1, act=act) if expansion > 1 else []),
+            *conv_norm_act(hidden, hidden, kernel, stride, depthwise=True, act=act),
             *([SqueezeExcite(hidden)] if se else []),
-            *conv_norm_act(hidden, outputs, 1, act=False),
+            *conv_norm_act(hidden, outputs, 1, act=None),
         )
         self.shortcut = stride == 1 and inputs == outputs
 

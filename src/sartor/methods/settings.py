@@ -117,7 +117,13 @@ class SurgeNASSettings(Settings):
     last_temperature: float = Field(1e-3, gt=0, description="of the samples, at the end; exponential between (ours)")
     identity: float = Field(2.0, ge=0, description="weight of the identity mapping, linearly to 0; 0: without")
     beta: float | None = Field(
-        None, ge=0, description="weight of the cost, per its unit, instead of a budget (Eq. 3.12); 0 ignores the cost"
+        None,
+        ge=0,
+        description="weight of the cost, per its unit, instead of a budget (Eq. 3.12), of every cost; 0: no cost",
+    )
+    none: bool = Field(
+        False,
+        description="without a cost: the network may have `none`, whose straight-through gradient is 0; paper: true",
     )
     decision: float = Field(
         6.0, ge=0, description="with a budget: weight of the cost's spread under P at the end (ours)"
@@ -126,7 +132,7 @@ class SurgeNASSettings(Settings):
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        return cls(**{"arch_lr": 7.5e-4, "land": False, **changes})
+        return cls(**{"arch_lr": 7.5e-4, "land": False, "none": True, **changes})
 
 
 class MathNASSettings(Settings):

@@ -10,18 +10,19 @@ Neural Architecture Search", IEEE TC 2022; thesis chapter 3 and appendix A.
     X_{l+1} = gate O_k(X_l) + phi S_l(X_l),  phi from 2 linearly to 0                      Eq. 3.10
     network: argmax of alpha
 
-Where we differ from the text: the identity mapping is added once per layer (the print adds it once per operator, in
-which case it would weigh K phi; Eq. 3.6 weighs it by sum_k p_k = 1); the re-normalised P of Algorithm 1 is a masked
-log softmax, exact where 0 / 0 stood. What the text leaves open: S_l where the shape changes is a 1x1 convolution with
-batch norm, then 2x2 max pooling (LightNAS code), both thrown away with phi; the temperature falls exponentially while
-the logits train (it has no say in which path is drawn, only in the gradient); phi falls over the whole search and is
-exactly 0 in its last epoch; Adam's betas are those of the sister system, and so is that logits start at 1e-3 N(0, 1).
-Eq. 3.10 and 3.12 print the soft sample, Algorithm 1 the binary one: paths run binary, gradients are straight-through.
-Sums over layers (3.1, 3.6, 3.10) are compositions. Norms of the supernet have no scale and shift; the learning rate of
-the weights falls per step. `arch_lr`: below some 10,000 updates it is raised, as in LightNAS.
+Where we differ from the text: the identity mapping is added once per layer, of cells once per cell (the print adds it
+once per operator, in which case it would weigh K phi; Eq. 3.6 weighs it by sum_k p_k = 1); the re-normalised P of
+Algorithm 1 is a masked log softmax, exact where 0 / 0 stood. What the text leaves open: S_l where the shape changes is
+a 1x1 convolution with batch norm, then 2x2 max pooling (LightNAS code), both thrown away with phi; the temperature
+falls exponentially while the logits train (it has no say in which path is drawn, only in the gradient); phi falls over
+the whole search and is exactly 0 in its last epoch; Adam's betas are those of the sister system, and so is that logits
+start at 1e-3 N(0, 1). Eq. 3.10 and 3.12 print the soft sample, Algorithm 1 the binary one: paths run binary, gradients
+are straight-through. Sums over layers (3.1, 3.6, 3.10) are compositions. Norms of the supernet have no scale and shift;
+the learning rate of the weights falls per step. `arch_lr`: below some 10,000 updates it is raised, as in LightNAS.
 
-Where no cost is weighed the network has no `none` (as in DARTS): the straight-through gradient of a candidate that
-gives zero is zero, so that its logit is moved by the others' alone, and in our searches by their noise.
+Where no cost is weighed the network has no `none` (as in DARTS; with `none=True`, as in the paper, it may): the
+straight-through gradient of a candidate that gives zero is zero, so that its logit is moved by the others' alone, and
+in our searches by their noise.
 
 The K paths use every operator once, so their summed cost does not depend on alpha where costs add up: beta acts
 through the straight-through gradient alone, and the summed loss would show nothing. The log says what the argmax costs.
@@ -72,7 +73,10 @@ class SurgeNAS(SurgeNASSettings):
         if budgets and self.beta is not None:
             raise UserError(f"surgenas was given beta={self.beta:g} and a budget, which drives beta; give one of them.")
         if not budgets and self.beta is None:
-            raise UserError("surgenas needs a budget such as --budget 20ms, or --set beta=... and a cost to weigh.")
+            raise UserError(
+                "surgenas needs a budget such as --budget 20ms, or a cost to weigh such as --objective latency_ms "
+                "--set beta=1, or --set beta=0 for none."
+            )
         differentiable("surgenas", [b.score for b in budgets])
 
     def search(
@@ -101,7 +105,7 @@ class SurgeNAS(SurgeNASSettings):
         alpha = torch.optim.Adam(relaxation.parameters(), rate, betas=BETAS, weight_decay=self.arch_weight_decay)
         s = _Search(task, run, supernet, identity, trained, relaxation, tuple(budgets), tuple(aims), weighed, w, alpha)
 
-        without = None if budgets or self.beta else ABSENT
+        without = None if budgets or self.beta or self.none else ABSENT
         for epoch in run.steps(self.epochs, trained=trained, relaxation=relaxation, w=w, alpha=alpha):
             done = epoch / (self.epochs - 1) if self.epochs > 1 else 1.0
             cooled = max(0, epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs - 1)
@@ -131,7 +135,7 @@ class SurgeNAS(SurgeNASSettings):
         empty = skips(space, found.architecture)
         collapsed = empty == sum(space.active(found.architecture))
         if collapsed:
-            less = "lower beta" if self.beta or budgets else "search for more epochs"
+            less = "raise the budget" if budgets else "lower beta" if self.beta else "search for more epochs"
             logger.warning("the search collapsed: every layer of the network found is a skip; %s", less)
         return Found(space, "surgenas", tuple(budgets), found, argmax, {"skips": empty, "collapsed": collapsed})
 

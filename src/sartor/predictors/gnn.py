@@ -30,7 +30,7 @@ from sartor.core import F, Json, UserError
 from sartor.predictors.base import Predictor, soft_row
 from sartor.predictors.descent import descend
 from sartor.predictors.graph import Graph
-from sartor.predictors.ridge import ridge_columns
+from sartor.predictors.ridge import ridge
 from sartor.predictors.views import View, soft_views, views
 
 HEAD = (64, 64)
@@ -77,22 +77,23 @@ class GNN(Predictor):
     # ------------------------------------------------------------------ fitting
 
     def _fit(self, archs: Sequence[Sequence[int]], values: F) -> dict[str, Json]:
-        rows, nodes = self.space.one_hot(archs), self._nodes(archs)
+        features, nodes = self.space.encode(archs, self.space.feature_map), self._nodes(archs)
         order = np.random.default_rng([self.seed, 0]).permutation(len(archs)).tolist()
         held = order[: int(self.validation * len(archs))]
-        epochs = self._learn(rows, nodes, values, order[len(held) :], held, self.epochs)
+        epochs = self._learn(features, nodes, values, order[len(held) :], held, self.epochs)
         if not held:
             return {"epochs": epochs}
-        error = self._rows(rows[held], nodes[held]) - values[held]
+        error = self._predict([archs[i] for i in held]) - values[held]
         if self.residual:
-            self._learn(rows, nodes, values, order, [], epochs)
+            self._learn(features, nodes, values, order, [], epochs)
         return {"epochs": epochs, "rmse_validation": float(np.sqrt(np.mean(error**2)))}
 
-    def _learn(self, rows: F, nodes: F, values: F, train: list[int], held: list[int], stop: int) -> int:
-        self._const, self._columns = 0.0, np.zeros(rows.shape[1])
+    def _learn(self, features: F, nodes: F, values: F, train: list[int], held: list[int], stop: int) -> int:
+        self._const, weights = 0.0, np.zeros(features.shape[1])
         if self.residual:
-            self._const, self._columns, _, _ = ridge_columns(rows[train], values[train], self.space.feature_map)
-        rest = values - self._const - rows @ self._columns
+            self._const, weights, _, _ = ridge(features[train], values[train])
+        self._columns = self.space.feature_map @ weights
+        rest = values - self._const - features @ weights
         centre, spread = float(rest[train].mean()), float(rest[train].std()) or 1.0
         generator = torch.Generator().manual_seed(self.seed)
         self._net = self._network(nodes.shape[2])
@@ -149,12 +150,9 @@ class GNN(Predictor):
                 out[:, i, start : start + block.shape[1]] = block
         return out
 
-    def _rows(self, rows: F, nodes: F) -> F:
-        rest = self._net(torch.from_numpy(nodes)).squeeze(1).numpy()
-        return np.asarray(rest + self._const + rows @ self._columns, dtype=np.float64)
-
     def _predict(self, archs: Sequence[Sequence[int]]) -> F:
-        return self._rows(self.space.one_hot(archs), self._nodes(archs))
+        rest = self._net.cpu()(torch.from_numpy(self._nodes(archs))).squeeze(1).numpy()
+        return np.asarray(rest + self._const + self.space.encode(archs, self._columns), dtype=np.float64)
 
     def soft(self, gates: tuple[Tensor, ...]) -> Tensor:
         self._fitted()
@@ -167,7 +165,7 @@ class GNN(Predictor):
             dim=1,
         )
         row = soft_row(self.space, gates)
-        rest: Tensor = self._net(nodes.double()[None])[0, 0].to(row.dtype)
+        rest: Tensor = self._net.to(nodes.device)(nodes.double()[None])[0, 0].to(row.dtype)
         return rest + self._const + row @ row.new_tensor(self._columns)
 
     # ------------------------------------------------------------------ saving

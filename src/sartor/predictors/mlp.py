@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sartor.core import F, Json, UserError
 from sartor.predictors.base import Predictor, soft_row
-from sartor.predictors.ridge import ridge_columns
+from sartor.predictors.ridge import ridge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,26 +63,28 @@ class MLP(Predictor):
 
     def _fit(self, archs: Sequence[Sequence[int]], values: F) -> dict[str, Json]:
         scale = np.abs(self.space.feature_map).max(axis=0, initial=0.0)
-        self._encode: F = self.space.feature_map / np.where(scale > 0, scale, 1.0)
-        rows = self.space.one_hot(archs)
+        self._scale: F = 1.0 / np.where(scale > 0, scale, 1.0)
+        self._encode: F = self.space.feature_map * self._scale
+        features = self.space.encode(archs, self.space.feature_map)
         order = np.random.default_rng([self.seed, 0]).permutation(len(archs))
         held = order[: int(self.validation * len(archs))]
         train = order[len(held) :]
-        epochs = self._learn(rows, values, train, held, self.epochs)
+        epochs = self._learn(features, values, train, held, self.epochs)
         if not len(held):
             return {"epochs": epochs}
-        error = self._rows(rows[held]) - values[held]
+        error = self._predict([archs[i] for i in held]) - values[held]
         if self.early_stopping:
-            self._learn(rows, values, order, order[:0], epochs)
+            self._learn(features, values, order, order[:0], epochs)
         return {"epochs": epochs, "rmse_validation": float(np.sqrt(np.mean(error**2)))}
 
-    def _learn(self, rows: F, values: F, train: Index, held: Index, stop: int) -> int:
+    def _learn(self, features: F, values: F, train: Index, held: Index, stop: int) -> int:
         """Learn from the rows `train`; returns the number of epochs, with early stopping the best on `held`."""
-        self._const, self._columns = 0.0, np.zeros(rows.shape[1])
+        self._const, weights = 0.0, np.zeros(features.shape[1])
         if self.residual:
-            self._const, self._columns, _, _ = ridge_columns(rows[train], values[train], self.space.feature_map)
-        rest = values - self._const - rows @ self._columns
-        self._layers, epochs = self._train(rows @ self._encode, rest, train, held, stop)
+            self._const, weights, _, _ = ridge(features[train], values[train])
+        self._columns = self.space.feature_map @ weights
+        rest = values - self._const - features @ weights
+        self._layers, epochs = self._train(features * self._scale, rest, train, held, stop)
         return epochs
 
     def _train(self, inputs: F, targets: F, train: Index, held: Index, stop: int) -> tuple[list[tuple[F, F]], int]:
@@ -121,15 +123,14 @@ class MLP(Predictor):
         weight, bias = out[-1]
         return [*out[:-1], (weight * spread, bias * spread + centre)], epochs
 
-    def _rows(self, rows: F) -> F:
-        x: F = rows @ self._encode
+    def _predict(self, archs: Sequence[Sequence[int]]) -> F:
+        x = self.space.encode(archs, self._encode)
         for weight, bias in self._layers[:-1]:
             x = np.maximum(x @ weight.T + bias, 0.0)
         weight, bias = self._layers[-1]
-        return np.asarray((x @ weight.T + bias)[:, 0] + self._const + rows @ self._columns, dtype=np.float64)
-
-    def _predict(self, archs: Sequence[Sequence[int]]) -> F:
-        return self._rows(self.space.one_hot(archs))
+        return np.asarray(
+            (x @ weight.T + bias)[:, 0] + self._const + self.space.encode(archs, self._columns), dtype=np.float64
+        )
 
     def soft(self, gates: tuple[Tensor, ...]) -> Tensor:
         import torch

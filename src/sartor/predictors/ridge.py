@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 _STRENGTHS = np.logspace(-8, 2, 41)
 
 
-def ridge_columns(rows: F, values: F, feature_map: F, strength: float | None = None) -> tuple[float, F, float, float]:
-    """Constant, cost of each candidate, strength and leave-one-out RMSE of ridge regression.
+def ridge(features: F, values: F, strength: float | None = None) -> tuple[float, F, float, float]:
+    """Constant, weights of the features, strength and leave-one-out RMSE of ridge regression.
 
-    rows: (n, total candidates) one-hot; values: (n,); feature_map: (total candidates, features).
+    features: (n, m); values: (n,).
     """
-    features = rows @ feature_map
     mean, spread = features.mean(axis=0), features.std(axis=0)
     spread[spread < 1e-12] = 1.0
     scaled = (features - mean) / spread
@@ -39,7 +38,7 @@ def ridge_columns(rows: F, values: F, feature_map: F, strength: float | None = N
         best = min(best, (float(np.mean(((target - turned @ (shrink * shares)) / left) ** 2)), float(tried)))
     loo, chosen = best
     weights = axes @ (shares / (size + chosen * n)) / spread
-    return centre - float(mean @ weights), np.asarray(feature_map @ weights), chosen, float(np.sqrt(loo))
+    return centre - float(mean @ weights), np.asarray(weights), chosen, float(np.sqrt(loo))
 
 
 class Ridge(Predictor):
@@ -58,12 +57,13 @@ class Ridge(Predictor):
         self.strength = strength
 
     def _fit(self, archs: Sequence[Sequence[int]], values: F) -> dict[str, Json]:
-        rows, features = self.space.one_hot(archs), self.space.feature_map
-        self._const, self._columns, strength, loo = ridge_columns(rows, values, features, self.strength)
+        features = self.space.encode(archs, self.space.feature_map)
+        self._const, weights, strength, loo = ridge(features, values, self.strength)
+        self._columns = self.space.feature_map @ weights
         return {"strength": strength, "rmse_leave_one_out": loo}
 
     def _predict(self, archs: Sequence[Sequence[int]]) -> F:
-        return np.asarray(self._const + self.space.one_hot(archs) @ self._columns, dtype=np.float64)
+        return np.asarray(self._const + self.space.encode(archs, self._columns), dtype=np.float64)
 
     def terms(self) -> Terms:
         self._fitted()

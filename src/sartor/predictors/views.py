@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,8 +19,13 @@ View: TypeAlias = list[Any]
 
 def views(space: SearchSpace, archs: Sequence[Sequence[int]]) -> list[View]:
     """Of canonical architectures, per slot (n, features): first as chosen, then, where the space tells, as executed."""
+    index = np.asarray(archs, dtype=np.int64).reshape(len(archs), len(space.slots))
+    exist = space.exists(index)
+    chosen = [block[index[:, i]] * exist[:, i : i + 1] for i, block in enumerate(feature_blocks(space))]
+    if space.executed([np.zeros((0, len(slot))) for slot in space.slots]) is None:
+        return [chosen]
     rows = space.one_hot(archs)
-    return _views(space, [rows[:, a:b] for a, b in pairwise(space.offsets)], np.asarray)
+    return [chosen, space.executed([rows[:, a:b] for a, b in pairwise(space.offsets)]) or []]
 
 
 def soft_views(space: SearchSpace, gates: Sequence[Tensor]) -> list[View]:
@@ -28,7 +33,9 @@ def soft_views(space: SearchSpace, gates: Sequence[Tensor]) -> list[View]:
     from sartor.core.score import active_gates
 
     exist = active_gates(space.slots, gates)
-    return _views(space, exist, exist[0].new_tensor)
+    chosen = [gate @ gate.new_tensor(block) for gate, block in zip(exist, feature_blocks(space))]
+    executed = space.executed(exist)
+    return [chosen] if executed is None else [chosen, executed]
 
 
 def feature_blocks(space: SearchSpace) -> list[F]:
@@ -36,9 +43,3 @@ def feature_blocks(space: SearchSpace) -> list[F]:
     blocks = [np.eye(len(s)) if s.features is None else np.asarray(s.features, np.float64) for s in space.slots]
     largest = [np.abs(block).max(axis=0, initial=0.0) for block in blocks]
     return [block / np.where(top > 0, top, 1.0) for block, top in zip(blocks, largest)]
-
-
-def _views(space: SearchSpace, gates: Sequence[Any], like: Callable[[F], Any]) -> list[View]:
-    chosen = [gate @ like(block) for gate, block in zip(gates, feature_blocks(space))]
-    executed = space.executed(gates)
-    return [chosen] if executed is None else [chosen, executed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,9 +13,12 @@ import torch
 from torch import nn
 
 from sartor.core import F, Path, Score, SearchSpace, Task, UserError
+from sartor.quality.blocks import additive_macs, base_network
 from sartor.runs import Run
 from sartor.supernet import recalibrated
 from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+
+_DRAWN = 2  # paths of a step besides the two ends
 
 
 def train_supernet(
@@ -29,30 +33,38 @@ def train_supernet(
     weight_decay: float = 4e-5,
     clip_norm: float = 5.0,
 ) -> Any:
-    """A supernet of the space, one path a step, every network as likely as any other.
+    """A supernet of the space, trained on `train` by SGD, cosine to 0.
 
-    Z. Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020. Weights: SGD,
-    cosine to 0, on `train`. The run gets a line an epoch, and a killed one goes on. Raises UserError when the loss is
-    no longer finite.
+    One path a step, every network as likely as any other: Z. Guo et al., "Single Path One-Shot Neural Architecture
+    Search with Uniform Sampling", ECCV 2020. Where candidates share weights (`nested`), the largest network, the
+    smallest and two others a step, gradients added up: the sandwich rule of J. Yu, T. Huang, "Universally Slimmable
+    Networks and Improved Training Techniques", ICCV 2019.
+
+    The run gets a line an epoch with the loss of the drawn paths, and a killed one goes on. Raises UserError when the
+    loss is no longer finite.
     """
     torch.manual_seed(run.torch_seed("weights"))
     supernet: Any = space.supernet()
     supernet.to(task.device, memory_format=torch.channels_last)
     w = sgd(supernet, lr=lr, momentum=momentum, weight_decay=weight_decay)
     steps = steps_per_epoch(task, "train", batch_size)
+    ends, drawn = [], 1
+    if getattr(supernet, "nested", False):
+        macs = additive_macs(space)
+        ends, drawn = [base_network(space, macs), base_network(space, macs.times(-1.0))], _DRAWN
     for epoch in run.steps(epochs, supernet=supernet, w=w):
         torch.manual_seed(run.torch_seed("dropout", epoch))
         rng, total = run.rng("paths", epoch), 0.0
         supernet.train()
         for i, batch in enumerate(task.batches("train", size=batch_size, seed=run.seed, epoch=epoch)):
             set_lr(w, cosine(epoch * steps + i, epochs * steps, peak=lr))
-            path = Path(space.sample(rng, 1)[0])
             w.zero_grad(set_to_none=True)
-            loss = task.loss(lambda *x, on=path: supernet(*x, path=on), batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            for k, arch in enumerate([*ends, *space.sample(rng, drawn)]):
+                loss = task.loss(partial(supernet, path=Path(arch)), batch)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += float(loss.detach()) / drawn if k >= len(ends) else 0.0
             nn.utils.clip_grad_norm_([p for p in supernet.parameters() if p.grad is not None], clip_norm)
             w.step()
-            total += float(loss.detach())
         if not math.isfinite(total):
             raise UserError(f"the loss is {total} in epoch {epoch + 1} of the supernet; lower lr={lr:g}.")
         run.log("epoch", epoch=epoch, of="supernet", loss=total / steps)

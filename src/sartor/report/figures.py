@@ -180,11 +180,12 @@ def shown_predictors(fit: Line) -> list[str]:
 
 
 @styled
-def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = ()) -> Figure:
-    """Quality against measured cost of trained networks.
+def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = (), how: str = "measured") -> Figure:
+    """Quality against cost of trained networks.
 
     points: `name`, `cost`, `value`, `cost_metric`, `metric`, `found` for what a search returned, and `range` of
-    repeated measurements where there are some; budgets: limits on the same cost, drawn as lines.
+    repeated measurements where there are some; budgets: limits on the same cost, drawn as lines; how: where costs are
+    from.
     """
     cost_metric, metric = str(points[0]["cost_metric"]), str(points[0]["metric"])
     limits = [float(b["limit"]) for b in budgets if b.get("metric") == cost_metric]
@@ -208,7 +209,7 @@ def tradeoff(points: Sequence[Line], budgets: Sequence[Line] = ()) -> Figure:
             ax.plot([low, high], [y, y], color=colour, linewidth=1.4, zorder=3)
             bars += [(float(v), y) for v in np.linspace(low, high, 25)]
         ax.plot([x], [y], marker="D" if point.get("found") else "o", color=colour, markersize=7, linestyle="", zorder=4)
-    ax.set_xlabel(f"measured {label}")
+    ax.set_xlabel(f"{how} {label}")
     ax.set_ylabel(known(metric).label)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
     label_points(ax, at, [str(p["name"]) for p in points], colours, bars)

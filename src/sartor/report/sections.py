@@ -68,7 +68,11 @@ def trajectory(search: Recorded) -> str:
         "the price of the cost in the loss. In the warm-up only weights are trained."
     )
     if (search.get("extras") or {}).get("collapsed"):
-        out.append(html.missing("The search collapsed: every layer of the network found is a skip. Weigh cost less."))
+        out.append(
+            html.missing(
+                "The search collapsed: every layer of the network found is a skip. Raise the budget or lower beta."
+            )
+        )
     drawn = figures.trajectory(lines, budgets, predicted, measured)
     out.append(html.picture(drawn, f"Search trajectory of {search.name}", caption))
     return "".join(out) + _decisions(search, lines) + _landing(search)

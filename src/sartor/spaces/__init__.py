@@ -15,6 +15,7 @@ SPACES: Registry[SearchSpace] = Registry(
     {
         "mobilenet": "sartor.spaces.mobilenet:MobileNet",
         "uniform": "sartor.spaces.uniform:Uniform",
+        "mobilenetv3": "sartor.spaces.mobilenetv3:MobileNetV3",
         "nas-bench-201": "sartor.spaces.nasbench201:NASBench201",
         "nas-bench-macro": "sartor.spaces.tabled:nas_bench_macro",
         "fbnet": "sartor.spaces.tabled:fbnet",
