@@ -3,7 +3,7 @@
 skips (must show 3, Fig. 3.13): beta = 0, with and without the identity mapping, 3 seeds: how many of the 21 layers end
 as skips, and how the first six decide. Both networks are trained alike.
 
-beta (must show 5, Fig. 3.15): searches that weigh latency by six betas (loss per whole range of the
+beta (must show 5, Fig. 3.15): searches that weigh latency by seven betas (loss per whole range of the
 space's latencies, divided by it), the last one huge; what each costs by the
 predictor, and, trained alike, how accurate it is.
 
@@ -55,7 +55,7 @@ FULL = {
     "recipe": ACCURACY_FULL["recipe"],
     "beta_seeds": [0, 1, 2],
 }
-SEEDS, BETAS = [0, 1, 2], [0.0, 0.3, 1.0, 3.0, 10.0, 1000.0]  # loss per whole range of latencies
+SEEDS, BETAS = [0, 1, 2], [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 1000.0]  # loss per whole range of latencies
 DRAWN = 6
 GOALS = {
     "skips": "layers that end as skips, with and without identity mapping, 3 seeds",

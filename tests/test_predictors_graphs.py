@@ -41,6 +41,16 @@ MAKERS: dict[str, Callable[[], Predictor]] = {
 }
 
 
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_gates_may_lie_on_another_device(name: str) -> None:
+    """As on an accelerator: `meta` tensors refuse to meet others."""
+    space = Grid(4, 3)
+    archs = space.sample(np.random.default_rng(0), 30)
+    fitted = MAKERS[name]().fit(space, archs, additive(space)(archs), metric=LATENCY)
+    gates = tuple(torch.full((3,), 1 / 3, device="meta") for _ in space.slots)
+    assert fitted.soft(gates).device.type == "meta"
+
+
 def rmse(
     predictor: Predictor, space: SearchSpace, train: int, truth: Callable[[object], F], noise: float = 0.0
 ) -> float:

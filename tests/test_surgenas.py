@@ -147,6 +147,18 @@ def test_every_operator_of_every_layer_runs_once_a_step(monkeypatch):
     assert len(ran) == sum(map(len, space.slots))
 
 
+def test_the_weights_of_all_paths_train_also_those_of_the_last(tmp_path):
+    space, task = spaces.get(TINY), task_of("mobilenet:tiny")
+    with Run(tmp_path / "run", {"test": "weights"}, 0) as run:
+        search(space, task, run, beta=0.0, epochs=2, warmup_epochs=1, batch_size=96)
+        state = torch.load(run.path / "search/checkpoint.pt", weights_only=True)["state"]["trained"]
+        torch.manual_seed(run.stage("search").torch_seed("weights"))
+        fresh = space.supernet().state_dict()
+    for name, before in fresh.items():
+        if name.startswith("columns") and name.endswith("weight"):
+            assert not torch.equal(state[f"0.{name}"], before), name
+
+
 def test_the_identity_is_added_once_a_layer_and_ends_at_zero(tmp_path):
     space = spaces.get(TINY)
     supernet = space.supernet()
@@ -165,6 +177,33 @@ def test_the_identity_is_added_once_a_layer_and_ends_at_zero(tmp_path):
     assert [line["identity"] for line in journal] == [2.0, 1.0, 0.0]
     assert [line["of"] for line in journal] == ["warm-up", "search", "search"]
     assert [line["temperature"] for line in journal[:2]] == [1.0, 1.0]
+
+
+def test_in_cells_the_identity_is_added_once_a_cell_and_stays_within_floats():
+    cells = spaces.get("nas-bench-201?width=4&cells=5&resolution=8&classes=5")
+    supernet = cells.supernet().train()
+    identity = IdentityMapping(cells, supernet)
+    assert list(identity.kept) == ["5"]  # the last edge stands for the cell
+    identity.phi = 2.0
+    (cell,) = [m for m in supernet.modules() if type(m).__name__ == "MixedCell"][:1]
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(cell(x, Path((0,) * 6, None, identity)), 2.0 * x)  # nothing on any edge
+    for k in (1, 3):  # skips, which norms never see, and convolutions
+        gates = tuple(torch.ones(5, requires_grad=True) for _ in range(6))
+        supernet(*cells.inputs(4), path=Path((k,) * 6, gates, identity)).square().sum().backward()
+        assert all(torch.isfinite(gate.grad[k]) and gate.grad[k] != 0 for gate in gates)
+    assert all(torch.isfinite(b).all() for b in supernet.buffers())
+
+
+def test_none_is_not_chosen_without_a_cost_unless_as_published():
+    space, task = spaces.get("nas-bench-201?width=4&cells=1&resolution=8&classes=5"), task_of("nas-bench-201")
+    for seed in range(3):
+        found = sartor.search("surgenas", space, task, budget=[], seed=seed, beta=0.0, epochs=2, warmup_epochs=1)
+        assert 0 not in found.architecture
+    relaxation = relaxed(space, torch.tensor([[3.0, 2.0, 0.0, 1.0, 0.0]] * 6))
+    assert relaxation.argmax() == (0,) * 6
+    assert relaxation.argmax("none") == (1,) * 6
+    assert (SurgeNAS.paper(beta=0.0).none, SurgeNAS(beta=0.0).none) == (True, False)
 
 
 def test_a_huge_beta_gives_the_network_of_skips_and_says_so(caplog):

@@ -109,12 +109,14 @@ class IdentityMapping(nn.Module):
             return output
 
         first = (0,) * len(space.slots)
+        mode = supernet.training
         with torch.no_grad():
             supernet.eval()
             for slot in range(len(space.slots)):
                 arch = space.enable(first, slot)
                 if arch is not None:
                     supernet(*space.inputs(1, arch), path=Path(arch, None, note))
+        supernet.train(mode)
 
     def forward(self, slot: int, x: Tensor, output: Tensor) -> Tensor:
         if self.phi == 0.0 or str(slot) not in self.kept:

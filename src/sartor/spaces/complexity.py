@@ -83,8 +83,18 @@ def part_terms(space: SearchSpace, value: Callable[[Part], float]) -> Terms:
         )
     const = float(sum(value(p) for p in parts if p.slot is None))
     unary = [np.zeros(len(slot)) for slot in space.slots]
+    always = [i for i, slot in enumerate(space.slots) if slot.when is None]
+    for k in range(max((len(space.slots[i]) for i in always), default=0)):
+        # a network tells of one candidate of every slot
+        arch = tuple(min(k, len(slot) - 1) if slot.when is None else 0 for slot in space.slots)
+        costs = dict.fromkeys(always, 0.0)
+        for part in space.parts(arch) or []:
+            if part.slot in costs:
+                costs[part.slot] += value(part)
+        for i, cost in costs.items():
+            unary[i][arch[i]] = cost
     for i, slot in enumerate(space.slots):
-        exists = space.enable(first, i)
+        exists = None if slot.when is None else space.enable(first, i)
         for k in range(len(slot) if exists is not None else 0):
             chosen = space.parts((*exists[:i], k, *exists[i + 1 :])) if exists is not None else None
             unary[i][k] = sum(value(p) for p in chosen or [] if p.slot == i)
