@@ -106,11 +106,14 @@ def evolution(space: SearchSpace, quality: Score, budgets: Sequence[Budget], que
 def mathnas(
     space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int, **settings: Any
 ) -> Answer:
-    """MathNAS; settings: its hyper-parameters."""
+    """MathNAS; settings: its hyper-parameters. It finds nothing where no network keeps the budgets as predicted."""
     engine = MathNAS.of({"queries": queries, **settings})
     with tempfile.TemporaryDirectory() as scratch, Run(scratch, {"verb": "bench"}, seed) as run:
-        learned = engine.learn(space, quality, budgets, run)
-        return engine.choose(space, learned, budgets, run.rng("choose")).architecture, learned.score
+        try:
+            learned = engine.learn(space, quality, budgets, run)
+            return engine.choose(space, learned, budgets, run.rng("choose")).architecture, learned.score
+        except Unreachable:
+            return None, None
 
 
 def mathnas_blocks(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
@@ -165,14 +168,14 @@ class Job:
     cost_rows: int | None = None
 
 
-def compare_methods(table: Table, job: Job, run: Run) -> dict[str, Json]:
-    """The method beside random search and regularised evolution, over seeds from the run's up.
+def compare_methods(table: Table, job: Job, run: Run, baselines: Sequence[str] = BASELINES) -> dict[str, Json]:
+    """The method beside others, by default random search and regularised evolution, over seeds from the run's up.
 
     Rows that lack a number of the job's columns are left out of everything and counted. Raises UserError for a method
     that trains, a column of the wrong kind and a budget without cost, Unreachable for budgets that no network keeps.
     """
     grader = _Grader(table, job)
-    names = list(dict.fromkeys((job.method, *BASELINES)))
+    names = list(dict.fromkeys((job.method, *baselines)))
     work = [(name, run.seed + i) for i in range(job.seeds) for name in names]
     points = [
         run.memo(f"{n} {seed}", partial(grader.search, n, seed)) for n, seed in progress(work, "search", len(work))
@@ -180,7 +183,7 @@ def compare_methods(table: Table, job: Job, run: Run) -> dict[str, Json]:
     graded = {name: grader.summary(name, [p for p in points if p["method"] == name]) for name in names}
     return {
         **graded[job.method],
-        "baselines": {name: graded[name] for name in BASELINES},
+        "baselines": {name: graded[name] for name in baselines},
         "space": table.space.spec(),
         "rows": len(grader.usable),
         "left_out": grader.left_out,

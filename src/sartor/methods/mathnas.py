@@ -112,6 +112,12 @@ class MathNAS(MathNASSettings):
                 raise Unreachable(f"no network was found within {' and '.join(map(str, budgets))}; raise a limit.")
             best = max(sampler.answers.values()) if sampler.sign > 0 else min(sampler.answers.values())
             run.stage("ask").log("asked", networks=len(sampler.answers), best=best)
+        while len(sampler.answers) < LEAST:  # so few keep the budgets: others tell about them
+            rest = [
+                arch for arch in space.sample(run.rng("rest", len(sampler.told)), LEAST) if arch not in sampler.told
+            ]
+            rest = list(dict.fromkeys(rest))[: LEAST - len(sampler.answers)]
+            sampler.tell(rest, quality(rest))
         return Learned(sampler.estimate(self.members), sampler.answers)
 
     def _blocks(self, space: SearchSpace, quality: Score, run: Run) -> Score:

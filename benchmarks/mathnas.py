@@ -1,0 +1,136 @@
+"""MathNAS on NAS-Bench-201: what few answers tell of all networks, and budgets that hold in the table.
+
+ranking (issue MathNAS, must show 3): 10 seeds, 781 queries of the accuracy column. Spearman with the test column over
+the networks that were not asked about, and the test accuracy of the network found: the estimate, the block tables as
+published (26 answers) and from 31 random contexts, LANA-style, BRP-NAS-style, regularised evolution, random search.
+Published, not reproduced: test 93.31, Spearman .9187 on ImageNet16-120.
+
+budgets (must show 4): 100 random pairs of limits that some network keeps, on two cost columns at once, known and
+predicted from 900 rows, 200 queries each: how often the table agrees that both are met, and how far the network found
+is below the best one within them. Fewer queries, because each budget is a search.
+
+Both are full settings: a table needs no accelerator.
+
+    python benchmarks/mathnas.py ranking|budgets [--only METHOD|PAIR] [--seed S]
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import Results, interval, parser
+from sartor import tables
+from sartor.bench import Job, compare_methods
+from sartor.runs import Run
+
+VALID, TEST = "cifar10_valid_acc_200ep", "cifar10_test_acc_200ep"
+METHODS = ("mathnas", "mathnas-paper", "mathnas-blocks", "lana", "brp-nas", "evolution", "random")
+SEEDS, QUERIES, BUDGETS, FEW, ROWS = 10, 781, 100, 200, 900
+PAIRS = {
+    "pi4 and eyeriss": ("hwnb_raspi4_latency_ms", "hwnb_eyeriss_latency_ms"),
+    "edge gpu": ("hwnb_edgegpu_latency_ms", "hwnb_edgegpu_energy_mj"),
+}
+UNITS = {"ms": "ms", "mj": "mJ"}
+GOALS = {
+    "ranking": "Spearman >= .94 and test accuracy >= 94.2 %, 10 seeds, 781 queries",
+    "budgets": "both budgets met in the table in >= 95 % of 100 random feasible pairs; regret",
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("experiment", choices=GOALS)
+    options.add_argument("--only", help="one method, or one pair of columns")
+    given = options.parse_args()
+    torch.set_num_threads(1)
+    table = tables.load("nas-bench-201", f"{os.environ.get('SARTOR_DATA', '../shared/data')}/nas_bench_201.parquet")
+    work = ranking if given.experiment == "ranking" else budgets
+    setting = {"asked": VALID, "graded": TEST, "seeds": SEEDS, "queries": QUERIES if work is ranking else FEW}
+    results = Results(
+        f"mathnas_{given.experiment}",
+        GOALS[given.experiment],
+        setting if work is ranking else {**setting, "budgets": BUDGETS, "cost rows": ROWS, "columns": PAIRS},
+    )
+    results.summarise(**work(results, table, given.only))
+
+
+def search(table: Any, method: str, seed: int, **job: Any) -> dict[str, Any]:
+    """One search beside none of the baselines."""
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as scratch, Run(scratch, {"benchmark": "mathnas"}, seed) as run:
+        found = compare_methods(table, Job(method, VALID, TEST, seeds=1, **job), run, baselines=())
+    (point,) = found["points"]
+    return {**point, "optimum": found["optimum_test"], "cpu_seconds": time.process_time() - began}
+
+
+def ranking(results: Results, table: Any, only: str | None) -> dict[str, Any]:
+    for seed in range(SEEDS):
+        for method in METHODS if only is None else [only]:
+            cell = {"method": method, "seed": seed}
+            results.row(cell, lambda m=method, s=seed: search(table, m, s, queries=QUERIES))
+    rows = []
+    for method in METHODS:
+        mine = [row for row in results.data["rows"] if row["cell"]["method"] == method]
+        ordered = [row["spearman"] for row in mine if row["spearman"] is not None]
+        rows.append(
+            {
+                "method": method,
+                "seeds": len(mine),
+                "answers": float(np.mean([row["accuracy_rows"] for row in mine])),
+                "Spearman of the rest": interval(ordered) if ordered else None,
+                "test accuracy (%)": interval([row["test"] for row in mine]),
+                "cpu seconds": float(np.mean([row["cpu_seconds"] for row in mine])),
+            }
+            if mine
+            else {"method": method, "seeds": 0}
+        )
+    return {"rows": rows, "optimum_percent": float(np.nanmax(table.columns[TEST]))}
+
+
+def limits(table: Any, costs: tuple[str, ...], seed: int) -> list[str]:
+    """Limits that a random network keeps, each up to 20 % above what it costs."""
+    rng = np.random.default_rng([7, seed])
+    whole = np.flatnonzero(np.all([np.isfinite(table.columns[c]) for c in costs], axis=0))
+    row = int(rng.choice(whole))
+    return [
+        f"{table.columns[cost][row] * (1 + 0.2 * rng.random()):.6g}{UNITS[cost.rpartition('_')[2]]}" for cost in costs
+    ]
+
+
+def budgets(results: Results, table: Any, only: str | None) -> dict[str, Any]:
+    for seed in range(BUDGETS):
+        for name, costs in PAIRS.items():
+            for rows in (None, ROWS):
+                if only in (None, name):
+                    cell = {"columns": name, "cost": "known" if rows is None else "predicted", "budget": seed}
+                    given = limits(table, costs, seed)
+                    job = {"costs": costs, "limits": tuple(given), "queries": FEW, "cost_rows": rows}
+                    results.row(cell, lambda j=job, s=seed, g=given: {"limits": g, **search(table, "mathnas", s, **j)})
+    rows = []
+    for name in PAIRS:
+        for kind in ("known", "predicted"):
+            mine = [r for r in results.data["rows"] if (r["cell"]["columns"], r["cell"]["cost"]) == (name, kind)]
+            if mine:
+                regret = [row["optimum"] - row["test"] for row in mine if row["met"]]
+                rows.append(
+                    {
+                        "columns": name,
+                        "cost": kind,
+                        "budgets": len(mine),
+                        "both met (%)": 100 * float(np.mean([row["met"] for row in mine])),
+                        "found nothing": sum(row["architecture"] is None for row in mine),
+                        "regret where met (points)": interval(regret),
+                        "regret, median": float(np.median(regret)),
+                    }
+                )
+    return {"rows": rows}
+
+
+if __name__ == "__main__":
+    main()
