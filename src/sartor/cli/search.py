@@ -161,7 +161,7 @@ def run_search(
         write_json(run.path / "architecture.json", found_space.to_json(found.architecture))
         result = workflow.describe_found(found, fresh, settings, found_target.id)
         for name, gap in result["measured_gap_percent"].items():
-            if abs(gap) > TRUSTED:
+            if gap > TRUSTED or abs(gap - result["gap_percent"][name]) > TRUSTED:
                 logger.warning(
                     "the network found measures %+.1f %% against its %s limit, predicted was %+.1f %%: "
                     "fit the predictor on more --samples, or measure on a quieter machine",

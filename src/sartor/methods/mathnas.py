@@ -50,7 +50,7 @@ from sartor.quality.blocks import additive_macs, average_network, block_score
 from sartor.quality.estimate import LEAST, Estimate
 from sartor.quality.sampling import ActiveSampling, admissible
 from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
-from sartor.runs import Run
+from sartor.runs import Run, write_json
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,12 @@ class MathNAS(MathNASSettings):
         self.check(space, budgets)
         check_reachable(space, budgets, bind=False)
         quality = Remembered(self._oracle(space, objectives, run, task), run)
-        return self.choose(space, self.learn(space, quality, budgets, run), budgets, run.rng("choose"))
+        learned = self.learn(space, quality, budgets, run)
+        if isinstance(learned.score, Estimate):
+            answers, predicted = learned.score.out_of_fold()
+            points = {"measured": answers.tolist(), "predicted": {"estimate": predicted.tolist()}}
+            write_json(run.path / "answers.json", {"metric": quality.metric.name, "points": points})
+        return self.choose(space, learned, budgets, run.rng("choose"))
 
     def _oracle(self, space: SearchSpace, objectives: Sequence[Score], run: Run, task: Task | None) -> Score:
         if len(objectives) > 1:
@@ -141,7 +146,8 @@ class MathNAS(MathNASSettings):
         winner = best
         if isinstance(score, Estimate):
             low, high = score.interval([best.architecture])
-            extras |= {"interval": [float(low[0]), float(high[0])], **score.describe()}
+            extras |= {"interval": [float(low[0]), float(high[0])], "explained": score.explained}
+            extras |= {"answers": len(score.archs), "weights": score.weights}
             known = admissible(list(learned.told), budgets)
             if known:
                 arch = max(known, key=lambda a: score.sign * learned.told[a])

@@ -12,7 +12,6 @@ Only the sample decides anything. Spaces that can be enumerated are searched by 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -105,6 +104,7 @@ class Estimate(Score):
         self.weights = dict(zip(names, map(float, share)))
         self._weights = share
         mean = unseen @ share
+        self._unseen = mean
         squares = (self._z - mean) ** 2
         self.explained = 1.0 - float(squares.mean() / max(self._z.var(), 1e-12))
         self._spread, _ = nnls(np.column_stack([np.ones(len(good)), self._apart(unseen)]), squares)
@@ -158,11 +158,6 @@ class Estimate(Score):
         assert terms is not None
         return terms
 
-    def describe(self) -> dict[str, float | dict[str, float]]:
-        """JSON for reports."""
-        return {
-            "answers": len(self.archs),
-            "explained": self.explained,
-            "deviation": math.sqrt(float(np.mean((self._z - self.normal(self.archs)[0]) ** 2))),
-            "weights": self.weights,
-        }
+    def out_of_fold(self) -> tuple[F, F]:
+        """The answers (n,), and what was predicted of each by those that had not seen it, in the metric's unit."""
+        return self.sign * self._ranks.back(self._z), self.sign * self._ranks.back(self._unseen)

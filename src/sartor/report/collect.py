@@ -29,7 +29,9 @@ _SHAPES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Recorded:
-    """One run as it stands on disk. result: None until it is finished; fit: what `fit.json` holds, if there is one."""
+    """One run as it stands on disk. result: None until it is finished; fit: what `fit.json` holds, and answers what
+    `search/answers.json` of a method that asks does, if there is one.
+    """
 
     path: Path
     name: str
@@ -37,6 +39,7 @@ class Recorded:
     seed: int
     result: Mapping[str, Json] | None = None
     fit: Mapping[str, Json] | None = None
+    answers: Mapping[str, Json] | None = None
     journals: Mapping[str, Sequence[Mapping[str, Json]]] = field(default_factory=dict)
 
     @property
@@ -89,7 +92,10 @@ def _read(directory: Path, given: Path) -> Recorded:
     if not isinstance(run.get("job"), dict) or run.get("schema") != 1:
         raise UserError(f"{directory}/run.json is not one this version reads (schema 1); give another run.")
     name = given.resolve().name if directory == given else f"{given.resolve().name}/{directory.name}"
-    fit = _mapping(directory / "fit.json") if (directory / "fit.json").exists() else None
+    fit, answers = (
+        _mapping(directory / name) if (directory / name).exists() else None
+        for name in ("fit.json", "search/answers.json")
+    )
     return Recorded(
         directory,
         name,
@@ -97,6 +103,7 @@ def _read(directory: Path, given: Path) -> Recorded:
         int(number(run.get("seed")) or 0),
         _mapping(directory / "result.json") if (directory / "result.json").exists() else None,
         None if fit is None else _usable_fit(fit, directory / "fit.json"),
+        None if answers is None else _usable_fit(answers, directory / "search/answers.json"),
         {stage: read_lines(directory / stage / "journal.jsonl") for stage in ("search", "train")},
     )
 

@@ -54,6 +54,8 @@ def search_tiles(search: Recorded, networks: Sequence[Trained]) -> str:
 
 def trajectory(search: Recorded) -> str:
     """The search, epoch by epoch."""
+    if search.answers is not None:
+        return _asked(search, search.answers)
     lines = epochs(search.journals.get("search", ()))
     out = [html.heading("How the search got there")]
     if not lines:
@@ -76,6 +78,31 @@ def trajectory(search: Recorded) -> str:
     drawn = figures.trajectory(lines, budgets, predicted, measured)
     out.append(html.picture(drawn, f"Search trajectory of {search.name}", caption))
     return "".join(out) + _decisions(search, lines) + _landing(search)
+
+
+def _asked(search: Recorded, answers: Line) -> str:
+    """What a method that asks about few networks learnt from the answers."""
+    word, extras = words.noun(str(answers.get("metric"))), search.get("extras") or {}
+    out = html.heading("What the search asked, and learnt")
+    count = len(answers["points"]["measured"])
+    caption = (
+        f"{count} networks whose {word} was asked, and what was predicted of each from the answers about others. "
+        "Wide band: within 5 %."
+    )
+    if count:
+        drawn = figures.predicted_measured(answers)
+        out += html.picture(drawn, f"Predicted against asked {word} of {search.name}", caption, "half")
+    if extras.get("answer") is not None and len(extras.get("interval") or ()) == 2:
+        of = known(str(answers.get("metric")))
+        low, high = (show(float(end), of) for end in extras["interval"])
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in (extras.get("weights") or {}).items())
+        out += html.paragraph(
+            f"The best answer inside the budgets is {show(float(extras['answer']), of)}, and that network was chosen. "
+            f"The best by prediction is expected between {low} and {high} (nine in ten). Weights of the predictors: "
+            f"{shares}.",
+            "note",
+        )
+    return out + _landing(search)
 
 
 def _decisions(search: Recorded, lines: Sequence[Line]) -> str:
@@ -111,7 +138,8 @@ def _landing(search: Recorded) -> str:
     before, rows = search.get("argmax") or {}, []
     for budget in search.get("budgets") or []:
         name, limit = budget["metric"], float(budget["limit"])
-        for label, costs in (("most likely network", before), ("landed on", search.result or {})):
+        names = ("most likely network", "landed on") if search.answers is None else ("best by prediction", "chosen")
+        for label, costs in zip(names, (before, search.result or {})):
             row = [label if len(search.get("budgets")) == 1 else f"{label}, {words.noun(name)}"]
             for which in ("predicted", "measured"):
                 value = number((costs.get(which) or {}).get(name))
@@ -121,8 +149,8 @@ def _landing(search: Recorded) -> str:
     status = str(search.get("landing") or "not recorded")
     said = {
         "argmax": "the most likely network itself",
-        "optimal": "the most likely network inside the budgets, proven",
-        "verified": "inside the budgets by the predictor, not proven to be the most likely",
+        "optimal": "the best network inside the budgets by what the search learnt, proven",
+        "verified": "inside the budgets by the predictor, not proven to be the best",
         "within": "the best network that is known, inside every limit and not near one",
         "none_found": "no network inside the budgets was found",
     }.get(status, status)
