@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from sartor import bench, cli, spaces, tables
-from sartor.bench import ASKING, Asked, Earned, Job, compare_methods, compare_predictors
-from sartor.core import METRICS, Architecture, Budget, Score, SearchSpace, Unreachable, UserError
+from sartor.bench import ASKING, Asked, Cautious, Earned, Job, compare_methods, compare_predictors
+from sartor.core import METRICS, Architecture, Budget, Score, SearchSpace, Terms, Unreachable, UserError
 from sartor.predictors.evaluate import quality as held_out
 from sartor.predictors.ridge import Ridge
 from sartor.runs import Run
@@ -150,6 +150,56 @@ def test_a_predicted_cost_is_fitted_on_stated_rows_and_graded_by_the_table(
     assert (found["cost"], found["cost_rows"]) == ("predicted", 12)
     met = [(p["costs"]["pi_ms"] or 99) <= limit for p in found["points"] if p["method"] == "random"]
     assert found["budget_met_share"] == np.mean(met) < 1
+
+
+def test_several_budgets_are_met_together_or_refused_together(table: Table, tmp_path: Path) -> None:
+    both = {**table.columns, "dsp_ms": np.array([sum(2 - k for k in arch) for arch in ARCHS], dtype=float) + 1.0}
+    two = Table(SPACE, ARCHS, both)
+    tight = float(np.quantile(both["pi_ms"], 0.2))
+    found = compared(two, tmp_path / "a", costs=("pi_ms", "dsp_ms"), limits=(f"{tight}ms", "9ms"))
+    inside = (both["pi_ms"] <= tight) & (both["dsp_ms"] <= 9) & np.isfinite(both["test_acc"])
+    assert found["optimum_test"] == both["test_acc"][inside].max()
+    assert found["budget_met_share"] == 1.0
+    assert [(b["metric"], b["limit"]) for b in found["budgets"]] == [("latency_ms", tight), ("latency_ms", 9.0)]
+    for point in found["points"]:
+        assert point["costs"]["pi_ms"] <= tight
+        assert point["costs"]["dsp_ms"] <= 9
+    whole = np.isfinite(both["test_acc"])
+    alone, least = (both["pi_ms"][whole & (both["dsp_ms"] <= most)].min() for most in (99.0, 3.0))
+    assert alone < least
+    with pytest.raises(Unreachable, match="together"):
+        compared(two, tmp_path / "b", costs=("pi_ms", "dsp_ms"), limits=(f"{(alone + least) / 2}ms", "3ms"))
+
+
+def test_a_predicted_cost_stands_above_what_it_may_be_wrong_by(table: Table, cheap: None) -> None:
+    rng = np.random.default_rng(0)
+    archs = SPACE.sample(rng, 300)
+    truth = lambda a: table.columns["pi_ms"][[table.row[x] for x in a]]  # noqa: E731
+    noisy = truth(archs) * (1 + 0.1 * rng.normal(size=300))
+    cost = Cautious(SPACE, archs, noisy, METRICS["latency_ms"])
+    others = SPACE.sample(rng, 1000)
+    again = truth(others) * (1 + 0.1 * rng.normal(size=1000))
+    assert 0.95 < np.mean(again <= cost(others)) < 1.0
+    exact = Cautious(SPACE, archs, truth(archs), METRICS["latency_ms"])
+    assert exact.margin == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["mathnas", "mathnas-paper", "mathnas-blocks", "lana", "brp-nas"])
+def test_methods_that_predict_keep_budget_and_queries(
+    method: str, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    macs = Terms(1.0, (np.array([0.0, 1.0, 3.0]),) * 8)  # the table's space builds no network that could be counted
+    for module in ("sartor.bench", "sartor.methods.mathnas"):
+        monkeypatch.setattr(f"{module}.additive_macs", lambda _: macs)
+    whole = {**table.columns, "test_acc": table.columns["valid_acc"] + 5}
+    table = Table(SPACE, ARCHS, whole)
+    limit = float(np.quantile(table.columns["pi_ms"], 0.3))
+    found = compared(table, tmp_path, method=method, costs=("pi_ms",), limits=(f"{limit}ms",), seeds=1)
+    asked = {"mathnas-paper": 18, "lana": 17}.get(method, 60)
+    assert found["accuracy_rows"] <= asked
+    assert found["spearman_mean"] > 0.5
+    assert found["budget_met_share"] == 1.0
+    assert found["test_mean"] > np.quantile(table.columns["test_acc"][table.columns["pi_ms"] <= limit], 0.6)
 
 
 def test_seeds_are_the_run_s_and_its_answers_are_kept(table: Table, tmp_path: Path) -> None:
