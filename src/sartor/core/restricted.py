@@ -44,7 +44,7 @@ class Restricted(SearchSpace):
             base = base.base
         self.base = base
         self.keep = chosen
-        self.local_parts = base.local_parts
+        self.local_parts, self.chained_parts = base.local_parts, base.chained_parts
         slots = []
         for slot, kept in zip(base.slots, self.keep):
             when = slot.when

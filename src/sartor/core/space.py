@@ -69,6 +69,8 @@ class SearchSpace(ABC):
     slots: tuple[Slot, ...]
     local_parts: bool = False
     """True when the part of a slot depends on that slot's choice alone, so that costs counted per part add up."""
+    chained_parts: bool = False
+    """True when it depends on that slot's choice and the one before, so that such costs are sums over neighbours."""
 
     # ------------------------------------------------------------------ what a space defines
 

@@ -42,10 +42,11 @@ class SlicedNorm(nn.BatchNorm2d):
 
 
 class ElasticMBConv(nn.Module):
-    """An inverted residual block of any of some kernels and expansions.
+    """An inverted residual block of any of some kernels and expansions, from and to any of the first channels.
 
     Narrower blocks are the first channels, smaller kernels the middle of larger ones turned by a matrix that starts as
-    the identity. `run(x, kernel, expansion)`; `plain(kernel, expansion)` is the same as an `MBConv` of its own.
+    the identity. `run` is a block; `plain` is the same block as an `MBConv` of its own. An expansion of 1 has no first
+    convolution.
     """
 
     def __init__(
@@ -62,14 +63,14 @@ class ElasticMBConv(nn.Module):
         self.shape = inputs, outputs, stride, se
         self.make_act, self.kernels = act, sorted(kernels, reverse=True)
         hidden = inputs * max(expansions)
-        self.expand = nn.Conv2d(inputs, hidden, 1, bias=False)
-        self.expand_norm = SlicedNorm(hidden)
+        self.expand = nn.Conv2d(inputs, hidden, 1, bias=False) if max(expansions) > 1 else None
+        self.expand_norm = SlicedNorm(hidden) if max(expansions) > 1 else None
         self.depth = nn.Conv2d(hidden, hidden, self.kernels[0], groups=hidden, bias=False)
         self.turn = nn.ParameterDict({str(k): nn.Parameter(torch.eye(k * k)) for k in self.kernels[1:]})
         self.depth_norm = SlicedNorm(hidden)
         self.gate = SqueezeExcite(hidden).gate if se else None
         self.project = nn.Conv2d(hidden, outputs, 1, bias=False)
-        self.project_norm = nn.BatchNorm2d(outputs)
+        self.project_norm = SlicedNorm(outputs)
         self.act = act()
 
     def kernel(self, size: int, channels: int) -> Tensor:
@@ -88,38 +89,45 @@ class ElasticMBConv(nn.Module):
         reduce = first.weight[:inner, :channels], first.bias[:inner]
         return *reduce, second.weight[:channels, :inner], second.bias[:channels]
 
-    def run(self, x: Tensor, kernel: int, expansion: int) -> Tensor:
-        inputs, outputs, stride, se = self.shape
-        channels = inputs * expansion
-        y = functional.conv2d(x, self.expand.weight[:channels])
-        y = self.act(self.expand_norm(y))
+    def run(self, x: Tensor, kernel: int, expansion: int, outputs: int | None = None) -> Tensor:
+        _, most, stride, _ = self.shape
+        inputs, outputs = x.shape[1], most if outputs is None else outputs
+        channels, y = inputs * expansion, x
+        if expansion > 1:
+            assert self.expand is not None
+            assert self.expand_norm is not None
+            y = self.act(self.expand_norm(functional.conv2d(y, self.expand.weight[:channels, :inputs])))
         y = functional.conv2d(y, self.kernel(kernel, channels), None, stride, kernel // 2, 1, channels)
         y = self.act(self.depth_norm(y))
-        if se:
+        if self.gate is not None:
             w1, b1, w2, b2 = self._gate(channels)
             inner = functional.relu(functional.conv2d(functional.adaptive_avg_pool2d(y, 1), w1, b1))
             y = y * functional.hardsigmoid(functional.conv2d(inner, w2, b2))
-        y = self.project_norm(functional.conv2d(y, self.project.weight[:, :channels]))
+        y = self.project_norm(functional.conv2d(y, self.project.weight[:outputs, :channels]))
         out: Tensor = x + y if stride == 1 and inputs == outputs else y
         return out
 
     @torch.no_grad()
-    def plain(self, kernel: int, expansion: int) -> MBConv:
+    def plain(self, kernel: int, expansion: int, inputs: int | None = None, outputs: int | None = None) -> MBConv:
         """The block of this size, with a copy of its weights."""
-        inputs, outputs, stride, se = self.shape
+        widest, most, stride, se = self.shape
+        inputs, outputs = widest if inputs is None else inputs, most if outputs is None else outputs
         channels = inputs * expansion
         block = MBConv(inputs, outputs, kernel, expansion, stride, se, self.make_act).to(self.project.weight.device)
         body: list[Any] = list(block.body)
-        body[0].weight.copy_(self.expand.weight[:channels])
-        self.expand_norm.fill(body[1])
-        body[3].weight.copy_(self.kernel(kernel, channels))
-        self.depth_norm.fill(body[4])
+        if expansion > 1:
+            assert self.expand is not None
+            assert self.expand_norm is not None
+            body[0].weight.copy_(self.expand.weight[:channels, :inputs])
+            self.expand_norm.fill(body[1])
+            body = body[3:]
+        body[0].weight.copy_(self.kernel(kernel, channels))
+        self.depth_norm.fill(body[1])
         if se:
-            gate = body[6].gate
-            for target, source in zip(
-                (gate[1].weight, gate[1].bias, gate[3].weight, gate[3].bias), self._gate(channels)
-            ):
+            gate = body[3].gate
+            plain = gate[1].weight, gate[1].bias, gate[3].weight, gate[3].bias
+            for target, source in zip(plain, self._gate(channels)):
                 target.copy_(source)
-        body[-2].weight.copy_(self.project.weight[:, :channels])
-        body[-1].load_state_dict(self.project_norm.state_dict())
+        body[-2].weight.copy_(self.project.weight[:outputs, :channels])
+        self.project_norm.fill(body[-1])
         return block

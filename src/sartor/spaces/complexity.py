@@ -71,12 +71,15 @@ def count_network(space: SearchSpace, arch: Sequence[int]) -> dict[str, float]:
 
 
 def part_terms(space: SearchSpace, value: Callable[[Part], float]) -> Terms:
-    """Unary terms of a cost that is a sum over parts; needs `space.local_parts`.
+    """Terms of a cost that is a sum over parts; needs `space.local_parts`, or `space.chained_parts`.
 
-    A candidate costs what its parts cost; parts of no slot make the constant.
+    A candidate costs what its parts cost, alone or after each candidate of the slot before; parts of no slot make the
+    constant.
     """
     first = (0,) * len(space.slots)
     parts = space.parts(first)
+    if space.chained_parts and parts is not None:
+        return _chained_terms(space, parts, value)
     if not space.local_parts or parts is None:
         raise UserError(
             f"space {space.name!r} has no parts that depend on one choice alone; use a fitted predictor such as ridge."
@@ -101,15 +104,35 @@ def part_terms(space: SearchSpace, value: Callable[[Part], float]) -> Terms:
     return Terms(const, tuple(unary))
 
 
+def _chained_terms(space: SearchSpace, parts: Sequence[Part], value: Callable[[Part], float]) -> Terms:
+    """Of slots that all exist: what a slot costs after each candidate of the one before."""
+    sizes = [len(slot) for slot in space.slots]
+
+    def costs(arch: Sequence[int], slot: int) -> float:
+        return sum(value(p) for p in space.parts(arch) or [] if p.slot == slot)
+
+    unary = [np.zeros(n) for n in sizes]
+    pair: dict[tuple[int, int], F] = {}
+    unary[0] = np.array([costs((k, *(0,) * (len(sizes) - 1)), 0) for k in range(sizes[0])])
+    for i in range(1, len(sizes)):
+        rest = (0,) * (len(sizes) - i - 1)
+        head = (0,) * (i - 1)
+        pair[i - 1, i] = np.array(
+            [[costs((*head, a, b, *rest), i) for b in range(sizes[i])] for a in range(sizes[i - 1])]
+        )
+    return Terms(float(sum(value(p) for p in parts if p.slot is None)), tuple(unary), pair)
+
+
 class Complexity(Score):
     """An exact count of every network of a space: `macs`, `params` or `mem_access_bytes`, at batch 1.
 
-    Counted once per part, or per network where the space has no parts. With `space.local_parts` it has terms and
-    is a `SoftScore`. Raises UserError for another name.
+    Counted once per part, or per network where the space has no parts. With `space.local_parts` or `chained_parts` it
+    has terms and is a `SoftScore`. Raises UserError for another name.
     """
 
     def __new__(cls, space: SearchSpace, name: str = "macs") -> Complexity:
-        return super().__new__(_LocalComplexity if cls is Complexity and space.local_parts else cls)
+        exact = space.local_parts or space.chained_parts
+        return super().__new__(_LocalComplexity if cls is Complexity and exact else cls)
 
     def __init__(self, space: SearchSpace, name: str = "macs") -> None:
         if name not in COUNTED:
@@ -134,7 +157,7 @@ class Complexity(Score):
 
 
 class _LocalComplexity(Complexity, SoftScore):
-    """Where costs add up over slots."""
+    """Where costs add up over slots, or over neighbours."""
 
     _terms: Terms | None = None
 
