@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,14 @@ from sartor import spaces
 from sartor.core import Path, UserError
 from sartor.layers.elastic import ElasticMBConv, SlicedNorm
 from sartor.predictors.ridge import Ridge
+from sartor.quality.supernet import SupernetScore, train_supernet
+from sartor.runs import Run
 from sartor.spaces.complexity import Complexity, count_part
+from sartor.spaces.elastic import UnitSupernet
 from sartor.spaces.mobilenetv3 import MobileNetV3, blocks, features
 from tests.contracts.spaces import check_space
 from tests.test_data_sources import SARTOR_DATA, needs_data
+from tests.test_mathnas import textures
 
 SMALL = "mobilenetv3:cifar?width=0.35&resolution=8"
 
@@ -147,3 +152,22 @@ def test_options_out_of_range_are_one_line(wrong: str) -> None:
     with pytest.raises(UserError) as error:
         spaces.get(wrong)
     assert "\n" not in str(error.value)
+
+
+def test_a_nested_supernet_trains_its_ends_on_every_batch(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = spaces.get("mobilenetv3:cifar?width=0.2&resolution=8&classes=4&channels=1")
+    ran: list[tuple[int, ...]] = []
+    forward = UnitSupernet.forward
+    monkeypatch.setattr(
+        UnitSupernet, "forward", lambda self, *x, path: ran.append(path.index) or forward(self, *x, path=path)
+    )
+    with Run(tmp_path / "run", {}) as run:
+        supernet = train_supernet(space, textures(), run, epochs=1, batch_size=64, lr=0.05)
+    smallest, largest = (0,) * 5, (7370,) * 5
+    steps = [ran[i : i + 4] for i in range(0, len(ran), 4)]
+    assert len(steps) == 2
+    assert all(step[:2] == [largest, smallest] for step in steps)
+    assert len({arch for step in steps for arch in step[2:]}) == 4
+    assert np.isfinite(SupernetScore(space, supernet, textures())([smallest, largest])).all()
