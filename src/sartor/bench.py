@@ -28,6 +28,7 @@ from sartor.core import (
     Registry,
     Score,
     SearchSpace,
+    Terms,
     Unreachable,
     UserError,
     show,
@@ -342,6 +343,10 @@ class Cautious(Score):
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
         return self.margin * self.predictor(archs)
+
+    def terms(self) -> Terms | None:
+        terms = self.predictor.terms()
+        return None if terms is None else terms.times(self.margin)
 
 
 class Earned:

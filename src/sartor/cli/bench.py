@@ -55,13 +55,42 @@ def _add(group: typer.Typer, space: str) -> None:
         job = Job(method, accuracy, test or accuracy, tuple(cost or ()), tuple(budget or ()), queries, seeds, cost_rows)
         known = tables.load(space, table)
         identity = {"verb": "bench", "name": space, "table": _digest(table), **vars(job)}
-        run_job(identity, seed, run, json, lambda opened: {"table": str(table), **compare_methods(known, job, opened)})
+        found = run_job(
+            identity, seed, run, json, lambda opened: {"table": str(table), **compare_methods(known, job, opened)}
+        )
+        if not json:
+            _show(found)
 
     methods.__doc__ = f"""Search {space} with a method that only asks for scores, beside random search and evolution.
 
         Example: sartor bench {space} --table FILE --method evolution --accuracy COLUMN --seeds 10
         """
     group.command(name=space)(methods)
+
+
+def _show(found: dict[str, Json]) -> None:
+    """The method and the baselines as a table, means over seeds."""
+    from rich.console import Console
+    from rich.table import Table
+
+    budgets = [] if found["budget_met_share"] is None else ["budgets met"]
+    costs = ["costs asked"] if found["cost_columns"] else []
+    columns = ["test (%)", "below the best", "Spearman of the rest", *budgets, "accuracies asked", *costs]
+    table = Table("method", title=f"{found['test_column']}, {found['seeds']} seeds; best {found['optimum_test']:.2f} %")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in (found, *found["baselines"].values()):
+        mean, spread, order = row["test_mean"], row["test_std"], row["spearman_mean"]
+        cells = {
+            "test (%)": "none" if mean is None else f"{mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}"),
+            "below the best": "" if mean is None else f"{row['optimum_test'] - mean:.2f}",
+            "Spearman of the rest": "" if order is None else f"{order:.3f}",
+            "budgets met": f"{100 * (row['budget_met_share'] or 0):.0f} %",
+            "accuracies asked": f"{row['accuracy_rows']:.0f}",
+            "costs asked": f"{row['cost_rows']:.0f}",
+        }
+        table.add_row(row["method"], *(cells[name] for name in columns))
+    Console().print(table)
 
 
 def predictors(
@@ -80,22 +109,10 @@ def predictors(
     """
     from sartor import tables
     from sartor.bench import compare_predictors
-    from sartor.runs import Run
+    from sartor.cli.fit import show
 
     sizes = _sizes(train)
     known = tables.load(space, table)
-
-    def work(opened: Run) -> dict[str, Json]:
-        from sartor.cli.fit import show
-
-        found = compare_predictors(known, cost, sizes, seeds, seed)
-        for size in sizes:
-            rows = [row for row in found["rows"] if row["train"] == size]
-            show(
-                {**found, "metric": f"{cost}, {size} to train on,", "noise_floor": None, "default": None, "rows": rows}
-            )
-        return {"table": str(table), **found}
-
     identity = {
         "verb": "bench",
         "name": "predictors",
@@ -105,7 +122,16 @@ def predictors(
         "train": sizes,
         "seeds": seeds,
     }
-    run_job(identity, seed, run, json, work)
+    found = run_job(
+        identity,
+        seed,
+        run,
+        json,
+        lambda _: {"table": str(table), **compare_predictors(known, cost, sizes, seeds, seed)},
+    )
+    for size in sizes:
+        rows = [row for row in found["rows"] if row["train"] == size]
+        show({**found, "metric": f"{cost}, {size} to train on,", "noise_floor": None, "default": None, "rows": rows})
 
 
 def _sizes(text: str) -> list[int]:

@@ -94,7 +94,8 @@ def run_job(
 
 _FOR_PROGRAMS = (
     "settings", "architecture", "rows", "points", "verb", "sartor_version", "seed",
-    "steps", "roofline", "gamma", "r2", "kendall",
+    "steps", "roofline", "gamma", "r2", "kendall", "baselines", "test_mean", "test_std", "spearman_mean",
+    "budget_met_share", "optimum_test", "accuracy_rows", "cost_rows",
 )  # fmt: skip
 
 
