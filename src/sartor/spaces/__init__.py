@@ -14,6 +14,7 @@ SPACES: Registry[SearchSpace] = Registry(
     "space",
     {
         "mobilenet": "sartor.spaces.mobilenet:MobileNet",
+        "supertransformer": "sartor.spaces.supertransformer:SuperTransformer",
         "supervit": "sartor.spaces.supervit:SuperViT",
         "uniform": "sartor.spaces.uniform:Uniform",
         "mobilenetv3": "sartor.spaces.mobilenetv3:MobileNetV3",

@@ -13,7 +13,9 @@ from torch.nn import functional
 from sartor.core.task import Path
 from sartor.layers.attention import AttentionLayer
 from sartor.layers.elastic import ElasticMBConv, SlicedNorm
+from sartor.layers.translator import Translator
 from sartor.spaces.mobilenetv3 import DEPTHS, EXPANSIONS, KERNELS, MobileNetV3, activation, blocks
+from sartor.spaces.supertransformer import SuperTransformer
 from sartor.spaces.supervit import LAST, POOL, STEM, SuperViT, _halve
 
 
@@ -139,6 +141,35 @@ class StageSupernet(nn.Module):
         last[8].weight.copy_(self.classify.weight[:, :features])
         last[8].bias.copy_(self.classify.bias)
         return network  # type: ignore[no-any-return]
+
+
+class TranslatorSupernet(nn.Module):
+    """SuperTransformer: a translator of the largest sizes, run as any smaller one."""
+
+    nested = True
+
+    def __init__(self, space: SuperTransformer, most: Translator) -> None:
+        super().__init__()
+        self.space, self.most = space, most
+
+    def forward(self, *x: Tensor, path: Path) -> Tensor:
+        sizes, embeds = self.space.sizes(path.index), 2 * self.space.embeds
+        encoder = len(sizes.encoder)
+
+        def step(i: int, y: Tensor, layer: Callable[[Tensor], Tensor]) -> Tensor:
+            slot = embeds + i + (i >= encoder)  # the depth stands between
+            return path.run(slot, y, _Candidates(len(self.space.slots[slot]), lambda _, z: layer(z)))
+
+        source, target = x
+        out = self.most.run(source, target, sizes, step)
+        if path.gates is None:
+            return out
+        for slot in (*range(embeds), embeds + encoder):  # what has no layer of its own
+            out = out * path.gates[slot][path.index[slot]]
+        return out
+
+    def extract(self, arch: Sequence[int]) -> nn.Module:
+        return self.most.plain(self.space.sizes(arch))
 
 
 class _Candidates(Sequence[Callable[[Tensor], Tensor]]):
