@@ -76,10 +76,12 @@ def _show(found: dict[str, Json]) -> None:
     budgets = [] if found["budget_met_share"] is None else ["budgets met"]
     costs = ["costs asked"] if found["cost_columns"] else []
     columns = ["test (%)", "below the best", "Spearman of the rest", *budgets, "accuracies asked", *costs]
-    table = Table("method", title=f"{found['test_column']}, {found['seeds']} seeds; best {found['optimum_test']:.2f} %")
+    table = Table(title=f"{found['test_column']}, {found['seeds']} seeds; best {found['optimum_test']:.2f} %")
+    table.add_column("method", no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right")
-    for row in (found, *found["baselines"].values()):
+        table.add_column(name, justify="right", no_wrap=name == "test (%)")
+    rows = {row["method"]: row for row in (found, *found["baselines"].values())}
+    for row in rows.values():
         mean, spread, order = row["test_mean"], row["test_std"], row["spearman_mean"]
         cells = {
             "test (%)": "none" if mean is None else f"{mean:.2f}" + ("" if spread is None else f" ± {spread:.2f}"),

@@ -129,9 +129,9 @@ def run_search(
             f"--objective {objectives[0]} is for a method that weighs a cost ({', '.join(weighs)}) and has no limit on "
             f"any; {method} was given {len(limits)} budgets."
         )
-    if not limits and not objectives and method not in weighs and not SETTINGS[method].asks:
-        raise UserError(f"{method} needs a budget; add one such as --budget 20ms.")
-    settings = SETTINGS[method].of(values, paper=paper).model_dump()
+    engine = SETTINGS[method].of(values, paper=paper)
+    engine.sensible(len(limits), len(objectives))
+    settings = engine.model_dump()
     kinds = [*(parse_limit(limit)[0] for limit in limits), *map(metric, objectives)]
 
     from sartor import spaces, targets, tasks, workflow

@@ -69,12 +69,7 @@ class LightNAS(LightNASSettings):
     def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
         if not space.has_supernet:
             raise UserError(f"lightnas trains a supernet and space {space.name!r} has none; use a space that has one.")
-        if 0 < self.epochs <= self.warmup_epochs:
-            raise UserError(
-                f"epochs={self.epochs} trains no logits; give more than warmup_epochs={self.warmup_epochs}."
-            )
-        if not budgets:
-            raise UserError("lightnas needs a budget; add one such as --budget 20ms.")
+        self.sensible(len(budgets), 0)
         differentiable("lightnas", [b.score for b in budgets])
 
     def search(

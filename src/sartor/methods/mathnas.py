@@ -24,6 +24,7 @@ graded with norms of their own.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,9 @@ from sartor.quality.estimate import LEAST, Estimate
 from sartor.quality.sampling import ActiveSampling, admissible
 from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
 from sartor.runs import Run, write_json
+
+LITTLE = 0.3  # share of the answers' differences that is predicted
+logger = logging.getLogger("sartor")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,12 @@ class MathNAS(MathNASSettings):
             answers, predicted = learned.score.out_of_fold()
             points = {"measured": answers.tolist(), "predicted": {"estimate": predicted.tolist()}}
             write_json(run.path / "answers.json", {"metric": quality.metric.name, "points": points})
+            if learned.score.explained < LITTLE:
+                logger.warning(
+                    "the answers tell little: %.0f %% of their differences are predicted; train the supernet for more "
+                    "epochs, or ask more queries",
+                    100 * learned.score.explained,
+                )
         return self.choose(space, learned, budgets, run.rng("choose"))
 
     def _oracle(self, space: SearchSpace, objectives: Sequence[Score], run: Run, task: Task | None) -> Score:

@@ -41,6 +41,20 @@ class Settings(BaseModel):
         """Every hyper-parameter as published; `changes` on top."""
         return cls(**changes)
 
+    def sensible(self, limits: int, objectives: int) -> None:
+        """Raise UserError for settings that do not go together, or not with so many budgets and costs to weigh.
+
+        It needs neither space nor scores, so that nothing has to be measured before.
+        """
+
+
+def _trains_logits(epochs: int, warmup_epochs: int) -> None:
+    if epochs <= warmup_epochs:
+        raise UserError(
+            f"epochs={epochs} trains no logits; give more than warmup_epochs={warmup_epochs}, or lower that with "
+            "--set warmup_epochs=..."
+        )
+
 
 class LightNASSettings(Settings):
     """Thesis 4.4.1; values that only the public code has are marked (code)."""
@@ -84,6 +98,12 @@ class LightNASSettings(Settings):
     halving: bool = Field(False, description="halve the logits' learning rate each quarter of the search (code)")
     fair_warmup: bool = Field(False, description="warm-up trains all candidates on every batch, K paths (code)")
     land: bool = Field(True, description="end with the most probable architecture inside the budgets")
+
+    def sensible(self, limits: int, objectives: int) -> None:
+        if self.epochs > 0:
+            _trains_logits(self.epochs, self.warmup_epochs)
+        if not limits:
+            raise UserError("lightnas needs a budget; add one such as --budget 20ms.")
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
@@ -129,6 +149,20 @@ class SurgeNASSettings(Settings):
         6.0, ge=0, description="with a budget: weight of the cost's spread under P at the end (ours)"
     )
     land: bool = Field(True, description="with a budget: end with the most probable architecture inside it (ours)")
+
+    def sensible(self, limits: int, objectives: int) -> None:
+        _trains_logits(self.epochs, self.warmup_epochs)
+        if limits and self.beta is not None:
+            raise UserError(f"surgenas was given beta={self.beta:g} and a budget, which drives beta; give one of them.")
+        if not limits and self.beta is None:
+            raise UserError(
+                "surgenas needs a budget such as --budget 20ms, or a cost to weigh such as --objective latency_ms "
+                "--set beta=1, or --set beta=0 for none."
+            )
+        if self.beta and not objectives:
+            raise UserError(f"beta={self.beta:g} has no cost to weigh; give one such as --objective latency_ms.")
+        if limits and objectives:
+            raise UserError("surgenas weighs costs or keeps budgets, not both; leave out objectives or budgets.")
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:

@@ -66,17 +66,6 @@ class SurgeNAS(SurgeNASSettings):
     def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
         if not space.has_supernet:
             raise UserError(f"surgenas trains a supernet and space {space.name!r} has none; use a space that has one.")
-        if self.epochs <= self.warmup_epochs:
-            raise UserError(
-                f"epochs={self.epochs} trains no logits; give more than warmup_epochs={self.warmup_epochs}."
-            )
-        if budgets and self.beta is not None:
-            raise UserError(f"surgenas was given beta={self.beta:g} and a budget, which drives beta; give one of them.")
-        if not budgets and self.beta is None:
-            raise UserError(
-                "surgenas needs a budget such as --budget 20ms, or a cost to weigh such as --objective latency_ms "
-                "--set beta=1, or --set beta=0 for none."
-            )
         differentiable("surgenas", [b.score for b in budgets])
 
     def search(
@@ -86,10 +75,7 @@ class SurgeNAS(SurgeNASSettings):
         self.check(space, budgets)
         if task is None:
             raise UserError("surgenas trains on data; give it a task such as --data digits.")
-        if self.beta and not objectives:
-            raise UserError(f"beta={self.beta:g} has no cost to weigh; give one such as --objective latency_ms.")
-        if budgets and objectives:
-            raise UserError("surgenas weighs costs or keeps budgets, not both; leave out objectives or budgets.")
+        self.sensible(len(budgets), len(objectives))
         weighed = [] if budgets else differentiable("surgenas", objectives)
         aims = aims_of(budgets, check_reachable(space, budgets))
         torch.backends.cudnn.deterministic = True  # or a resumed search would end with slightly other weights

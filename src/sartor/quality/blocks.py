@@ -161,7 +161,10 @@ def block_score(
     contexts = [average_network(space, macs)] if contexts is None else list(contexts)
     value, lost = differences(space, score, base, contexts)
     if not np.isfinite(value) or any(np.isnan(b).any() for b in lost):
-        raise UserError(f"{score.metric.name} of the base network, or of a block in every context, is unknown.")
+        raise UserError(
+            f"{score.metric.name} of the base network, or of a block in every context, is unknown; block tables need "
+            "both: grade every network (a table without missing rows), or estimate (predictor=estimate, mathnas)."
+        )
     if mode == "none":
         return TermScore(space, score.metric, Terms(value, tuple(-b for b in lost)))
     macs = _additive(macs)
