@@ -212,8 +212,8 @@ class _Grader:
         ASKING[job.method]
         if len(job.costs) != len(job.limits) or len(set(job.costs)) < len(job.costs):
             raise UserError(
-                f"{len(job.costs)} cost columns and {len(job.limits)} budgets were given; give one budget for each "
-                "column, in the same order, and no column twice."
+                f"costs {', '.join(job.costs) or 'none'} and budgets {', '.join(job.limits) or 'none'} do not pair; "
+                "give one budget for each column, in the same order, and no column twice."
             )
         if job.cost_rows is not None and not job.costs:
             raise UserError(f"{job.cost_rows} cost rows are of no use without a cost; give its column and a budget.")

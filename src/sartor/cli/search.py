@@ -129,10 +129,10 @@ def run_search(
             f"--objective {objectives[0]} is for a method that weighs a cost ({', '.join(weighs)}) and has no limit on "
             f"any; {method} was given {len(limits)} budgets."
         )
+    kinds = [*(parse_limit(limit)[0] for limit in limits), *map(metric, objectives)]
     engine = SETTINGS[method].of(values, paper=paper)
     engine.sensible(len(limits), len(objectives))
     settings = engine.model_dump()
-    kinds = [*(parse_limit(limit)[0] for limit in limits), *map(metric, objectives)]
 
     from sartor import spaces, targets, tasks, workflow
     from sartor.runs import Run
