@@ -213,7 +213,7 @@ class _Grader:
         if len(job.costs) != len(job.limits) or len(set(job.costs)) < len(job.costs):
             raise UserError(
                 f"costs {', '.join(job.costs) or 'none'} and budgets {', '.join(job.limits) or 'none'} do not pair; "
-                "give one budget for each column, in the same order, and no column twice."
+                "give both, one budget for each column in the same order, and no column twice."
             )
         if job.cost_rows is not None and not job.costs:
             raise UserError(f"{job.cost_rows} cost rows are of no use without a cost; give its column and a budget.")
