@@ -39,6 +39,7 @@ from sartor.methods.mathnas import Learned, MathNAS
 from sartor.predictors import PREDICTORS, Predictor
 from sartor.predictors.evaluate import evaluate, splits
 from sartor.quality.blocks import additive_macs, base_network, block_score
+from sartor.quality.sampling import inside
 from sartor.runs import Run
 from sartor.tables import Table
 
@@ -81,12 +82,9 @@ def _ask(chooser: RandomSearch, quality: Score, budgets: Sequence[Budget], queri
     """
     spent = 0
     while spent < queries and (asked := chooser.ask()):
-        fits = np.ones(len(asked), dtype=bool)
-        for budget in budgets:
-            fits &= [budget.feasible(float(cost)) for cost in budget.score(asked)]
-        inside = [arch for arch, ok in zip(asked, fits) if ok][: queries - spent]
-        values = dict(zip(inside, map(float, quality(inside))))
-        told = [arch for arch, ok in zip(asked, fits) if arch in values or not ok]
+        fitting = inside(asked, budgets)
+        values = dict(zip(fitting, map(float, quality(fitting[: queries - spent]))))
+        told = [arch for arch in asked if arch in values or arch not in fitting]
         chooser.tell(told, np.array([values.get(arch, np.nan) for arch in told]))
         spent += int(np.isfinite(list(values.values())).sum())
     sign = 1.0 if quality.metric.better == "more" else -1.0

@@ -15,8 +15,9 @@ from sartor.layers.attention import AttentionLayer
 from sartor.layers.elastic import ElasticMBConv, SlicedNorm
 from sartor.layers.translator import Translator
 from sartor.spaces.mobilenetv3 import DEPTHS, EXPANSIONS, KERNELS, MobileNetV3, activation, blocks
+from sartor.spaces.options import halve
 from sartor.spaces.supertransformer import SuperTransformer
-from sartor.spaces.supervit import LAST, POOL, STEM, SuperViT, _halve
+from sartor.spaces.supervit import LAST, POOL, STEM, SuperViT
 
 
 class UnitSupernet(nn.Module):
@@ -72,12 +73,12 @@ class StageSupernet(nn.Module):
         most = space.wide(max(STEM))
         self.stem = nn.Conv2d(space.channels, most, 3, space.strides[0], 1, bias=False)
         self.stem_norm, self.act = SlicedNorm(most), nn.Hardswish()
-        size, stages = _halve(space.resolution, space.strides[0]), []
+        size, stages = halve(space.resolution, space.strides[0]), []
         for stage, stride in zip(space.stages, space.strides[1:]):
             widths = sorted({space.wide(w) for w in stage.widths})
             shape = (most, widths[-1], stride, stage.se, nn.Hardswish, stage.kernels, stage.expansions)
             layers: list[nn.Module] = [ElasticMBConv(*shape)]
-            size = _halve(size, stride)
+            size = halve(size, stride)
             for _ in range(max(stage.depths) - 1):
                 again = (widths[-1], widths[-1], 1, *shape[3:])
                 layers.append(AttentionLayer(widths, size) if stage.attention else ElasticMBConv(*again))

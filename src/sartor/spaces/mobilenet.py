@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sartor.core import Json, Part, Slot
 from sartor.core.errors import UserError, unknown
 from sartor.spaces.chain import ChainSpace
+from sartor.spaces.options import check_ranges, halve, widened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -117,17 +118,14 @@ class MobileNet(ChainSpace):
         self.classes = layout.classes if classes is None else classes
         stages = layout.stages if layers is None else _spread(layout.stages, layers)
         self.layers = sum(n for _, n, _ in stages)
-        for name, value, low, high in (
+        check_ranges(
+            "mobilenet",
             ("resolution", self.resolution, 8, 1024),
             ("channels", self.channels, 1, 1024),
             ("classes", self.classes, 2, 10**6),
             ("width", width, 0.05, 20.0),
             ("dropout", dropout, 0.0, 0.95),
-        ):
-            number = int if isinstance(low, int) else (int, float)
-            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
-                kind = "a whole number from " if number is int else ""
-                raise UserError(f"mobilenet option {name}={value!r} is out of range; give {kind}{low} to {high}.")
+        )
         self.width, self.dropout = float(width), float(dropout)
 
         def scaled(channels: int) -> int:
@@ -147,12 +145,12 @@ class MobileNet(ChainSpace):
     def _rows(self) -> tuple[tuple[int, int, int, int], ...]:
         """Per searchable layer: input channels, output channels, stride, input size in pixels."""
         rows, inputs = [], self.layout.first
-        size = _halve(self.resolution, self.layout.stem[1])
+        size = halve(self.resolution, self.layout.stem[1])
         for outputs, layers, first_stride in self.layout.stages:
             for layer in range(layers):
                 stride = first_stride if layer == 0 else 1
                 rows.append((inputs, outputs, stride, size))
-                inputs, size = outputs, _halve(size, stride)
+                inputs, size = outputs, halve(size, stride)
         return tuple(rows)
 
     def spec(self) -> dict[str, Json]:
@@ -169,8 +167,7 @@ class MobileNet(ChainSpace):
         }
 
     def scaled(self, width: float) -> MobileNet:
-        options = {k: v for k, v in self.spec().items() if k not in ("space", "width")}
-        return MobileNet(**options, width=self.width * width)
+        return widened(self, width)
 
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         import torch
@@ -180,7 +177,7 @@ class MobileNet(ChainSpace):
     def parts(self, arch: Sequence[int]) -> list[Part]:
         arch = self.canonical(arch)
         stem, stem_stride = self.layout.stem
-        size = _halve(self.resolution, stem_stride)
+        size = halve(self.resolution, stem_stride)
         parts = [
             Part(
                 f"stem-{self.channels}-{stem}-s{stem_stride}@{self.resolution}",
@@ -195,7 +192,7 @@ class MobileNet(ChainSpace):
             parts.append(self._operator(OPERATORS[k], i, inputs, outputs, stride, pixels, se))
         inputs, outputs, stride, pixels = self.rows[-1]
         head = (outputs, self.layout.head, self.layout.hidden, self.classes, self.dropout)
-        last = _halve(pixels, stride)
+        last = halve(pixels, stride)
         parts.append(
             Part(f"head-{'-'.join(map(str, head))}@{last}", None, lambda: _head(*head), ((outputs, last, last),))
         )
@@ -212,10 +209,6 @@ class MobileNet(ChainSpace):
         block = (inputs, outputs, int(name[1]), int(name[3]), stride, se)
         key = f"mb-{name}-{inputs}-{outputs}-s{stride}{'-se' if se else ''}@{pixels}"
         return Part(key, slot, lambda: _mbconv(*block), shape)
-
-
-def _halve(pixels: int, stride: int) -> int:
-    return -(-pixels // stride)
 
 
 def _spread(stages: tuple[tuple[int, int, int], ...], layers: int) -> tuple[tuple[int, int, int], ...]:

@@ -18,6 +18,7 @@ import numpy as np
 from sartor.core import F, Json, Part, Slot
 from sartor.core.errors import UserError, unknown
 from sartor.spaces.chain import ChainSpace
+from sartor.spaces.options import check_ranges, halve, widened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,17 +102,14 @@ class MobileNetV3(ChainSpace):
         self.resolution = self.layout.resolution if resolution is None else resolution
         self.classes = self.layout.classes if classes is None else classes
         self.channels = channels
-        for name, value, low, high in (
+        check_ranges(
+            "mobilenetv3",
             ("resolution", self.resolution, 8, 1024),
             ("channels", channels, 1, 1024),
             ("classes", self.classes, 2, 10**6),
             ("width", width, 0.05, 20.0),
             ("dropout", dropout, 0.0, 0.95),
-        ):
-            number = int if isinstance(low, int) else (int, float)
-            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
-                kind = "a whole number from " if number is int else ""
-                raise UserError(f"mobilenetv3 option {name}={value!r} is out of range; give {kind}{low} to {high}.")
+        )
         self.width, self.dropout = float(width), float(dropout)
         self.stem, self.first, self.head, self.hidden, *widths = (
             make_divisible(c * self.width) for c in (STEM, FIRST, HEAD, HIDDEN, *WIDTHS)
@@ -132,8 +130,7 @@ class MobileNetV3(ChainSpace):
         }
 
     def scaled(self, width: float) -> MobileNetV3:
-        options = {k: v for k, v in self.spec().items() if k not in ("space", "width")}
-        return MobileNetV3(**options, width=self.width * width)
+        return widened(self, width)
 
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         import torch
@@ -153,7 +150,7 @@ class MobileNetV3(ChainSpace):
     # ------------------------------------------------------------------ networks
 
     def parts(self, arch: Sequence[int]) -> list[Part]:
-        pixels = _halve(self.resolution, self.layout.stem)
+        pixels = halve(self.resolution, self.layout.stem)
         shape = ((self.channels, self.resolution, self.resolution),)
         begin = (self.channels, self.stem, self.first, self.layout.stem)
         chain = [Part(f"v3-stem-{'-'.join(map(str, begin))}@{self.resolution}", None, partial(_stem, *begin), shape)]
@@ -163,7 +160,7 @@ class MobileNetV3(ChainSpace):
                 inputs, _, stride = row[:3]
                 key = f"v3-{'-'.join(map(str, row))}@{pixels}"
                 chain.append(Part(key, unit, partial(_layer, *row), ((inputs, pixels, pixels),)))
-                pixels = _halve(pixels, stride)
+                pixels = halve(pixels, stride)
         last = (self.widths[-1], self.head, self.hidden, self.classes, self.dropout)
         key = f"v3-head-{'-'.join(map(str, last))}@{pixels}"
         return [*chain, Part(key, None, partial(_head, *last), ((self.widths[-1], pixels, pixels),))]
@@ -183,10 +180,6 @@ class MobileNetV3(ChainSpace):
 @cache
 def _index() -> dict[Block, int]:
     return {block: i for i, block in enumerate(blocks())}
-
-
-def _halve(pixels: int, stride: int) -> int:
-    return -(-pixels // stride)
 
 
 def activation(hard_swish: bool) -> Callable[[], nn.Module]:

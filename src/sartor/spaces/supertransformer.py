@@ -15,6 +15,7 @@ import numpy as np
 
 from sartor.core import Json, SearchSpace, Slot
 from sartor.core.errors import UserError
+from sartor.spaces.options import check_ranges, widened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,19 +52,14 @@ class SuperTransformer(SearchSpace):
         self.source, self.target, self.length, self.embeds = source, target, length, embeds
         if not isinstance(embeds, bool):
             raise UserError(f"supertransformer option embeds={embeds!r} is neither true nor false; give one of them.")
-        for name, value, low, high in (
+        check_ranges(
+            "supertransformer",
             ("source", source, 4, 10**6),
             ("target", target, 4, 10**6),
             ("length", length, 1, 10**4),
             ("width", width, 0.05, 20.0),
             ("dropout", dropout, 0.0, 0.95),
-        ):
-            number = int if isinstance(low, int) else (int, float)
-            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
-                kind = "a whole number from " if number is int else ""
-                raise UserError(
-                    f"supertransformer option {name}={value!r} is out of range; give {kind}{low} to {high}."
-                )
+        )
         self.width, self.dropout = float(width), float(dropout)
         slots = [Slot(f"{side} embed", tuple(map(str, EMBEDS))) for side in (("encoder", "decoder") if embeds else ())]
         names = tuple(f"ffn{ffn} h{heads}" for ffn, heads in ENCODER)
@@ -88,8 +84,7 @@ class SuperTransformer(SearchSpace):
         }
 
     def scaled(self, width: float) -> SuperTransformer:
-        options = {k: v for k, v in self.spec().items() if k not in ("space", "width")}
-        return SuperTransformer(**options, width=self.width * width)
+        return widened(self, width)
 
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         import torch

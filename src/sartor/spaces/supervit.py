@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sartor.core import F, Json, Part, Slot
-from sartor.core.errors import UserError, unknown
+from sartor.core.errors import unknown
 from sartor.spaces.chain import ChainSpace
+from sartor.spaces.options import check_ranges, halve, widened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -97,17 +98,14 @@ class SuperViT(ChainSpace):
         self.resolution = (32 if small else RESOLUTIONS[0]) if resolution is None else resolution
         self.classes = (10 if small else 1000) if classes is None else classes
         self.channels = channels
-        for name, value, low, high in (
+        check_ranges(
+            "supervit",
             ("resolution", self.resolution, 8, 1024),
             ("channels", channels, 1, 1024),
             ("classes", self.classes, 2, 10**6),
             ("width", width, 0.05, 20.0),
             ("dropout", dropout, 0.0, 0.95),
-        ):
-            number = int if isinstance(low, int) else (int, float)
-            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
-                kind = "a whole number from " if number is int else ""
-                raise UserError(f"supervit option {name}={value!r} is out of range; give {kind}{low} to {high}.")
+        )
         self.width, self.dropout, self.stages = float(width), float(dropout), VARIANTS[variant]
         self.options = [stage.options() for stage in self.stages]
         features = [np.array(options, dtype=float) for options in self.options]
@@ -133,8 +131,7 @@ class SuperViT(ChainSpace):
         }
 
     def scaled(self, width: float) -> SuperViT:
-        options = {k: v for k, v in self.spec().items() if k not in ("space", "width")}
-        return SuperViT(**options, width=self.width * width)
+        return widened(self, width)
 
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
         import torch
@@ -154,7 +151,7 @@ class SuperViT(ChainSpace):
         width, stride, size = self.wide(STEM[stem]), self.strides[0], self.resolution
         begin = (self.channels, width, stride)
         chain = [Part(f"vit-stem-{_key(begin)}@{size}", 0, partial(_stem, *begin), ((self.channels, size, size),))]
-        size = _halve(size, stride)
+        size = halve(size, stride)
         for i, (stage, k) in enumerate(zip(self.stages, middle)):
             wide, depth, kernel, expansion = self.options[i][k]
             wide = self.wide(wide)
@@ -165,7 +162,7 @@ class SuperViT(ChainSpace):
                 else:
                     row = (width, wide, kernel, expansion, self.strides[i + 1] if layer == 0 else 1, stage.se)
                     make, key = partial(_mbconv, *row), f"vit-mb-{_key(row)}@{size}"
-                    width, size = wide, _halve(size, row[4])
+                    width, size = wide, halve(size, row[4])
                 chain.append(Part(key, i + 1, make, shape))
         last = (width, self.wide(POOL[pool]), self.classes, self.dropout)
         return [
@@ -194,10 +191,6 @@ def _features(table: F) -> F:
 
 def _key(row: Sequence[object]) -> str:
     return "-".join(map(str, row))
-
-
-def _halve(pixels: int, stride: int) -> int:
-    return -(-pixels // stride)
 
 
 def _stem(inputs: int, outputs: int, stride: int) -> nn.Module:
