@@ -125,8 +125,6 @@ class Lagrangian:
 
     def prices(self, cost: Sequence[F], stop: float) -> tuple[F, float, bool]:
         """Prices that make the highest bound, the bound, and whether it proves that nothing is within the limits."""
-        from scipy.optimize import linprog  # half a second, and methods are configured without solving
-
         n = len(self.rows)
         price, best, bound = np.zeros(n), np.zeros(n), -np.inf
         worst = sum(float(np.max(c, initial=0.0)) for c in cost)
@@ -154,12 +152,11 @@ class Lagrangian:
             used = np.stack([self._seen[a] for a in archs])
             costs = np.array([self._sum(cost, a) for a in archs])
             gains = np.hstack([used - high, low - used]) / np.tile(reach, 2)
-            cuts = np.hstack([np.ones((len(archs), 1)), -gains])
-            bounds = [(None, None), *((0.0, c * r / span) for (_, c), r in zip(caps, np.tile(reach, 2)))]
-            found = linprog(np.array([-1.0, *np.zeros(2 * n)]), cuts, costs / span, bounds=bounds, method="highs-ds")
-            if found.x is None or -float(found.fun or 0.0) * span - bound <= _EXACT * max(abs(bound), span):
+            ends = np.array([c * r / span for (_, c), r in zip(caps, np.tile(reach, 2))])
+            lies, theta = _highest(costs / span, gains, ends)
+            if theta is None or theta * span - bound <= _EXACT * max(abs(bound), span):
                 break
-            both = found.x[1:] * span / np.tile(reach, 2)
+            both = lies * span / np.tile(reach, 2)
             price = both[:n] - both[n:]
         return best, bound, False
 
@@ -306,6 +303,30 @@ class Lagrangian:
                 else:
                     best, winner = float(value[at]), arch
         return best, winner
+
+
+def _highest(costs: F, gains: F, ends: F) -> tuple[F, float | None]:
+    """Where the lowest of the lines costs + gains x is highest, x from 0 to ends, and how high; None: no answer.
+
+    costs: (lines,); gains: (lines, variables). One variable is solved by hand: that the lowest line is highest at a
+    crossing or at an end takes a tenth of the time that a linear program does.
+    """
+    free = np.flatnonzero(ends > 0)
+    x = np.zeros(len(ends))
+    if len(free) == 1:
+        slope, end = gains[:, free[0]], ends[free[0]]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossing = (costs[:, None] - costs) / (slope - slope[:, None])
+        at = np.unique([0.0, end, *crossing[(crossing > 0) & (crossing < end)]])
+        lowest = (costs[:, None] + slope[:, None] * at).min(axis=0)
+        x[free[0]] = at[int(np.argmax(lowest))]
+        return x, float(lowest.max())
+    from scipy.optimize import linprog  # half a second, and methods are configured without solving
+
+    cuts = np.hstack([np.ones((len(costs), 1)), -gains])
+    bounds = [(None, None), *((0.0, end) for end in ends)]
+    found = linprog(np.array([-1.0, *x]), cuts, costs, bounds=bounds, method="highs-ds")
+    return (x, None) if found.x is None else (found.x[1:], -float(found.fun))
 
 
 def _admitting(away: Sequence[F], most: float) -> Iterator[float]:
