@@ -27,7 +27,7 @@ from sartor.choose.relax import Relaxation
 from sartor.core import Path
 from sartor.core.memory import keep_freed_memory
 from sartor.supernet import IdentityMapping
-from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch
 from sartor.training.tasks import for_search
 
 REDUCED: dict[str, dict[str, Any]] = {
@@ -91,7 +91,7 @@ def search_free(
     relaxation = Relaxation(space, torch.Generator().manual_seed(seed)).to(device)
     with torch.no_grad():
         relaxation.logits.zero_()
-    w = sgd(trained, lr=0.05, weight_decay=3e-5, decay_bias_and_norm=True)
+    w = make_optimiser(trained, "sgd", lr=0.05, weight_decay=3e-5, decay_bias_and_norm=True)
     draws, steps = torch.Generator().manual_seed(seed), steps_per_epoch(task, "train", size)
     for epoch in range(moments[-1]):
         trained.train()

@@ -33,7 +33,7 @@ from sartor.core.memory import keep_freed_memory
 from sartor.core.score import SoftScore
 from sartor.spaces.complexity import Complexity
 from sartor.supernet import IdentityMapping
-from sartor.training.optimise import sgd
+from sartor.training.optimise import make_optimiser
 
 REDUCED = {"space": "mobilenet:lightnas?resolution=96&classes=100", "batch": 8, "rounds": 15, "all_paths_rounds": 3}
 RARELY = ("SurgeNAS step", "its paths one by one", "its paths held at once", "all paths")
@@ -96,15 +96,15 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
     assert isinstance(score, SoftScore)
     budget = Budget(score, float(score([arch])[0]))
     optimisers = {
-        "alone": sgd(alone, lr=1e-3, weight_decay=3e-5),
-        "weights": sgd(supernet, lr=1e-3, weight_decay=3e-5),
+        "alone": make_optimiser(alone, "sgd", lr=1e-3, weight_decay=3e-5),
+        "weights": make_optimiser(supernet, "sgd", lr=1e-3, weight_decay=3e-5),
         "logits": torch.optim.Adam(relaxation.parameters(), 1e-3),
     }
     every = AllPaths(supernet)
     around = IdentityMapping(space, supernet)
     around.to(device, memory_format=torch.channels_last).phi = 1.0
     trained = nn.ModuleList([supernet, around])
-    optimisers["both"] = sgd(trained, lr=1e-3, weight_decay=3e-5)
+    optimisers["both"] = make_optimiser(trained, "sgd", lr=1e-3, weight_decay=3e-5)
     paths = relaxation.ordered(1.0, torch.Generator().manual_seed(0))
 
     def loss(output: Tensor) -> Tensor:

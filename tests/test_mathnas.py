@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 import sartor
+from sartor import spaces
 from sartor.choose.solve import best_within, maximise
-from sartor.core import METRICS, Budget, Score, SearchSpace, Terms, TermScore, Unreachable, UserError
+from sartor.core import METRICS, Batch, Budget, Optimiser, Score, SearchSpace, Terms, TermScore, Unreachable, UserError
 from sartor.core import Path as Way
 from sartor.data.images import image_set
 from sartor.methods.mathnas import MathNAS
@@ -178,6 +180,40 @@ def test_a_supernet_orders_networks_and_answers_do_not_depend_on_what_was_asked_
         score.supernet = None  # nobody is asked again
         np.testing.assert_array_equal(kept(archs), first)
     assert [line["event"] for line in (run.stage("supernet")).journal()] == ["epoch"] * 12
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_killed_supernet_ends_with_the_same_weights(tmp_path: Path, optimiser: Optimiser) -> None:
+    class Stops(Classification):
+        left = 7
+
+        def loss(self, net: Callable[..., torch.Tensor], batch: Batch) -> torch.Tensor:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().loss(net, batch)
+
+    space, task, settings = Columns(), textures(), {"epochs": 4, "batch_size": 32, "optimiser": optimiser}
+    with Run(tmp_path / "whole", {}) as run:
+        whole = train_supernet(space, task, run, **settings)
+        journal = run.journal()
+    with Run(tmp_path / "killed", {}) as run:
+        run.checkpoint_seconds = 0
+        with pytest.raises(KeyboardInterrupt):
+            train_supernet(space, Stops(task.data), run, **settings)
+    with Run(tmp_path / "killed", {}) as run:
+        resumed = train_supernet(space, task, run, **settings)
+        assert run.journal() == journal
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_spaces_say_what_trains_them() -> None:
+    assert [spaces.get(name).optimiser for name in ("mobilenet", "supervit", "supertransformer")] == [
+        "sgd",
+        "adamw",
+        "adamw",
+    ]
+    assert spaces.get("supervit").restrict({0: [1]}).optimiser == "adamw"
 
 
 def test_only_the_drawn_path_is_trained(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sartor.core import UserError
+from sartor.core import Optimiser, UserError
 from sartor.runs import Run
 from sartor.training import tasks
 from sartor.training.loop import train
-from sartor.training.optimise import cosine, optimiser_groups, sgd, steps_per_epoch
+from sartor.training.optimise import cosine, make_optimiser, optimiser_groups, steps_per_epoch
 from sartor.training.recipe import Recipe
 from tests.toys_text import Bigram, NextToken
 
@@ -142,9 +142,10 @@ class _Kept:
         return self._task.loss(net, batch)
 
 
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 @pytest.mark.parametrize("after", [1, 27, 28, 29])
-def test_every_moment_around_an_epoch_resumes_alike(tmp_path: Path, after: int) -> None:
-    task, recipe = tasks.get("digits"), Recipe(epochs=2, batch_size=50)
+def test_every_moment_around_an_epoch_resumes_alike(tmp_path: Path, after: int, optimiser: Optimiser) -> None:
+    task, recipe = tasks.get("digits"), Recipe(epochs=2, batch_size=50, optimiser=optimiser)
     whole, resumed = small(), small()
     with Run(tmp_path / "a", {}) as run:
         train(whole, task, recipe, run)
@@ -209,7 +210,19 @@ def test_weight_decay_spares_biases_and_norms() -> None:
     assert (decayed["weight_decay"], plain["weight_decay"]) == (4e-5, 0)
     (everything,) = optimiser_groups(network, 4e-5, decay_bias_and_norm=True)
     assert len(everything["params"]) == 9
-    assert {g["lr"] for g in sgd(network, lr=0.3, weight_decay=1e-4).param_groups} == {0.3}
+    assert {g["lr"] for g in make_optimiser(network, "sgd", lr=0.3, weight_decay=1e-4).param_groups} == {0.3}
+
+
+def test_adamw_decays_by_the_rate_alone_and_spares_what_sgd_spares() -> None:
+    network = small()
+    before = [p.clone() for p in network.parameters()]
+    optimiser = make_optimiser(network, "adamw", lr=0.1, weight_decay=0.5)
+    for p in network.parameters():
+        p.grad = torch.zeros_like(p)
+    optimiser.step()
+    decayed = {id(p) for p in optimiser_groups(network, 0.5)[0]["params"]}
+    for old, new in zip(before, network.parameters()):
+        torch.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5) if id(new) in decayed else old)
 
 
 def test_steps_per_epoch_counts_the_batches() -> None:

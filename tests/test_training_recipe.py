@@ -27,6 +27,8 @@ def test_paper_is_as_published() -> None:
         ({"epochs": 0}, ("epochs=0", "greater than or equal to 1")),
         ({"lr": "fast"}, ("lr='fast'", "number")),
         ({"epochs": 3, "warmup_epochs": 3}, ("warmup_epochs=3", "below epochs=3")),
+        ({"optimiser": "adam"}, ("optimiser='adam'", "adamw")),
+        ({"optimiser": "adamw", "nesterov": True}, ("nesterov", "optimiser=sgd")),
         ({"precision": "8"}, ("precision='8'", "bf16-mixed")),
     ],
 )
@@ -45,6 +47,15 @@ def test_override_reads_text_as_the_command_line_gives_it() -> None:
         "lr": 0.2,
         "clip_norm": None,
     }
+
+
+def test_rates_follow_the_optimiser_unless_they_were_given() -> None:
+    plain, other = Recipe(), Recipe(optimiser="adamw")
+    assert (plain.optimiser, plain.lr, plain.warmup_lr, plain.weight_decay) == ("sgd", 0.1, 0.01, 5e-4)
+    assert (other.lr, other.warmup_lr, other.weight_decay) == (1e-3, 1e-5, 0.01)
+    assert other.override({"optimiser": "sgd"}) == plain
+    assert plain.override({"lr": 0.3}).override({"optimiser": "adamw", "epochs": 3}).lr == 0.3
+    assert Recipe.paper().optimiser == "sgd"
 
 
 def test_each_method_has_its_published_recipe() -> None:

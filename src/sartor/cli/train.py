@@ -43,8 +43,9 @@ def add(app: typer.Typer) -> None:
         from sartor import tasks, workflow
         from sartor.runs import Run
 
-        recipe = (Recipe.paper(workflow.method_of(source)) if paper else Recipe()).override(changes)
         space, arch = workflow.load_architecture(source)
+        usual = Recipe(optimiser=space.optimiser)
+        recipe = (Recipe.paper(workflow.method_of(source)) if paper else usual).override(changes)
         task = tasks.get(data, device)
         workflow.fits_task(space, task, arch)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sartor.core.score import Budget, Score, SoftScore, Terms, TermScore
     from sartor.core.space import F, Part, SearchSpace, Slot
     from sartor.core.task import Batch, Path, Split, Supernet, Task
-    from sartor.core.types import Architecture, Json
+    from sartor.core.types import Architecture, Json, Optimiser
     from sartor.core.units import METRICS, Metric, metric, parse_limit, show
 
 _HOME = {
@@ -21,7 +21,7 @@ _HOME = {
     "sartor.core.registry": ("Registry", "parse_reference"),
     "sartor.core.score": ("Budget", "Score", "SoftScore", "Terms", "TermScore"),
     "sartor.core.space": ("F", "Part", "SearchSpace", "Slot"),
-    "sartor.core.types": ("Architecture", "Json"),
+    "sartor.core.types": ("Architecture", "Json", "Optimiser"),
     "sartor.core.task": ("Batch", "Path", "Split", "Supernet", "Task"),
     "sartor.core.units": ("METRICS", "Metric", "metric", "parse_limit", "show"),
 }
@@ -40,6 +40,7 @@ __all__ = [
     "Measurement",
     "Method",
     "Metric",
+    "Optimiser",
     "Part",
     "Path",
     "Registry",

@@ -45,6 +45,7 @@ class Restricted(SearchSpace):
         self.base = base
         self.keep = chosen
         self.local_parts, self.chained_parts = base.local_parts, base.chained_parts
+        self.optimiser = base.optimiser
         slots = []
         for slot, kept in zip(base.slots, self.keep):
             when = slot.when

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sartor.core.errors import UserError
-from sartor.core.types import Architecture, Json
+from sartor.core.types import Architecture, Json, Optimiser
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -71,6 +71,8 @@ class SearchSpace(ABC):
     """True when the part of a slot depends on that slot's choice alone, so that costs counted per part add up."""
     chained_parts: bool = False
     """True when it depends on that slot's choice and the one before, so that such costs are sums over neighbours."""
+    optimiser: Optimiser = "sgd"
+    """What its networks are trained by unless settings say otherwise; attention wants `adamw`."""
 
     # ------------------------------------------------------------------ what a space defines
 

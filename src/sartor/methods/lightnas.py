@@ -54,7 +54,7 @@ from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, Task, Us
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
 from sartor.supernet import IdentityMapping
-from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch
 from sartor.training.tasks import smoothed
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (code)
@@ -93,7 +93,14 @@ class LightNAS(LightNASSettings):
         multipliers = Multipliers(budgets, rate=self.multiplier_lr, sign_clip=self.sign_clip)
         if self.multiplier is not None:
             multipliers.values = [self.multiplier] * len(budgets)
-        w = sgd(trained, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True)
+        w = make_optimiser(
+            trained,
+            "sgd",
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            decay_bias_and_norm=True,
+        )
         alpha = torch.optim.Adam(
             relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
         )

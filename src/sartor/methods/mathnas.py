@@ -103,7 +103,13 @@ class MathNAS(MathNASSettings):
                 "or a task and a space that has a supernet."
             )
         supernet = train_supernet(
-            space, task, run.stage("supernet"), epochs=self.epochs, batch_size=self.batch_size, lr=self.lr
+            space,
+            task,
+            run.stage("supernet"),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimiser=self.optimiser,
+            lr=self.lr,
         )
         return SupernetScore(space, supernet, task, calibration=self.calibration, limit=self.valid_batches)
 

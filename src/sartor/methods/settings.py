@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sartor.core.errors import UserError, unknown
+from sartor.core.types import Optimiser
 
 
 class Settings(BaseModel):
@@ -193,7 +194,8 @@ class MathNASSettings(Settings):
     seconds: float = Field(60.0, gt=0, description="limit for one integer program")
     epochs: int = Field(100, ge=1, description="supernet: passes over the data")
     batch_size: int = Field(64, ge=2, description="supernet")
-    lr: float = Field(0.05, gt=0, description="supernet: SGD, cosine to 0 (ours)")
+    optimiser: Optimiser | None = Field(None, description="supernet: sgd or adamw; default: as the space wants (ours)")
+    lr: float | None = Field(None, gt=0, description="supernet: cosine to 0; default 0.05, adamw 1e-3 (ours)")
     calibration: int = Field(4, ge=1, description="supernet: batches that norms of a sub-network are calibrated on")
     valid_batches: int | None = Field(None, ge=1, description="supernet: batches that grade a sub-network; default all")
 

@@ -51,7 +51,7 @@ from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, SoftScor
 from sartor.methods.settings import SurgeNASSettings
 from sartor.runs import Run
 from sartor.supernet import IdentityMapping
-from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch
 
 BETAS = (0.5, 0.999)  # of Adam on the logits (LightNAS code)
 REACH = {False: 10.0, True: 3.0}  # how far a logit can travel in a short search; less where P is sharpened (ours)
@@ -86,7 +86,14 @@ class SurgeNAS(SurgeNASSettings):
         trained: Any = nn.ModuleList([m for m in (supernet, identity) if m is not None])
         trained.to(task.device, memory_format=torch.channels_last)
         relaxation = Relaxation(space, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)
-        w = sgd(trained, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, decay_bias_and_norm=True)
+        w = make_optimiser(
+            trained,
+            "sgd",
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            decay_bias_and_norm=True,
+        )
         rate = self._arch_lr(task, sharpened=bool(budgets))
         alpha = torch.optim.Adam(relaxation.parameters(), rate, betas=BETAS, weight_decay=self.arch_weight_decay)
         s = _Search(task, run, supernet, identity, trained, relaxation, tuple(budgets), tuple(aims), weighed, w, alpha)

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from sartor.core import F, Path, Score, SearchSpace, Task, UserError
+from sartor.core import F, Optimiser, Path, Score, SearchSpace, Task, UserError
 from sartor.quality.blocks import additive_macs, base_network
 from sartor.runs import Run
 from sartor.supernet import recalibrated
-from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch
+from sartor.training.recipe import usual_warmup
 
 _DRAWN = 2  # paths of a step besides the two ends
+_RATES: dict[Optimiser, tuple[float, float]] = {"sgd": (0.05, 4e-5), "adamw": (1e-3, 0.01)}  # lr, weight decay
 
 
 def train_supernet(
@@ -28,12 +30,14 @@ def train_supernet(
     *,
     epochs: int,
     batch_size: int,
-    lr: float,
-    momentum: float = 0.9,
-    weight_decay: float = 4e-5,
+    optimiser: Optimiser | None = None,
+    lr: float | None = None,
     clip_norm: float = 5.0,
 ) -> Any:
-    """A supernet of the space, trained on `train` by SGD, cosine to 0.
+    """A supernet of the space, trained on `train`, cosine to 0.
+
+    optimiser: default as the space wants, AdamW with a warm-up of an epoch (at most a tenth of all); lr: default 0.05,
+    AdamW 1e-3.
 
     One path a step, every network as likely as any other: Z. Guo et al., "Single Path One-Shot Neural Architecture
     Search with Uniform Sampling", ECCV 2020. Where candidates share weights (`nested`), the largest network, the
@@ -46,8 +50,12 @@ def train_supernet(
     torch.manual_seed(run.torch_seed("weights"))
     supernet: Any = space.supernet()
     supernet.to(task.device, memory_format=torch.channels_last)
-    w = sgd(supernet, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    kind = optimiser or space.optimiser
+    usual, decay = _RATES[kind]
+    peak = usual if lr is None else lr
+    w = make_optimiser(supernet, kind, lr=peak, weight_decay=decay)
     steps = steps_per_epoch(task, "train", batch_size)
+    warmup = round(usual_warmup(epochs) * steps) if kind == "adamw" else 0
     ends, drawn = [], 1
     if getattr(supernet, "nested", False):
         macs = additive_macs(space)
@@ -57,7 +65,7 @@ def train_supernet(
         rng, total = run.rng("paths", epoch), 0.0
         supernet.train()
         for i, batch in enumerate(task.batches("train", size=batch_size, seed=run.seed, epoch=epoch)):
-            set_lr(w, cosine(epoch * steps + i, epochs * steps, peak=lr))
+            set_lr(w, cosine(epoch * steps + i, epochs * steps, peak=peak, warmup=warmup))
             w.zero_grad(set_to_none=True)
             for k, arch in enumerate([*ends, *space.sample(rng, drawn)]):
                 loss = task.loss(partial(supernet, path=Path(arch)), batch)
@@ -66,7 +74,7 @@ def train_supernet(
             nn.utils.clip_grad_norm_([p for p in supernet.parameters() if p.grad is not None], clip_norm)
             w.step()
         if not math.isfinite(total):
-            raise UserError(f"the loss is {total} in epoch {epoch + 1} of the supernet; lower lr={lr:g}.")
+            raise UserError(f"the loss is {total} in epoch {epoch + 1} of the supernet; lower lr={peak:g}.")
         run.log("epoch", epoch=epoch, of="supernet", loss=total / steps)
     return supernet.eval()
 

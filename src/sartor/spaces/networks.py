@@ -24,6 +24,7 @@ class Networks(SearchSpace):
         if len({_deploys(space) for space, _ in self.members}) != 1:
             names = ", ".join(sorted({space.name for space, _ in self.members}))
             raise UserError(f"networks of {names or 'no space'} cannot be measured in one go; measure each kind alone.")
+        self.optimiser = self.members[0][0].optimiser
         self.slots = (Slot("network", tuple(f"{i}" for i in range(len(self.members)))),)
 
     def _member(self, arch: Sequence[int]) -> tuple[SearchSpace, Architecture]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sartor.core import Json, SearchSpace, Slot
+from sartor.core import Json, Optimiser, SearchSpace, Slot
 from sartor.core.errors import UserError
 from sartor.spaces.options import check_ranges, widened
 
@@ -38,6 +38,8 @@ class SuperTransformer(SearchSpace):
     to multiples of 8. An architecture has 6^6 x sum of 36^d, d from 1 to 6: 1.04 x 10^14, four times as many with
     `embeds`.
     """
+
+    optimiser: Optimiser = "adamw"
 
     def __init__(
         self,

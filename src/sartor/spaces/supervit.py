@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sartor.core import F, Json, Part, Slot
+from sartor.core import F, Json, Optimiser, Part, Slot
 from sartor.core.errors import unknown
 from sartor.spaces.chain import ChainSpace
 from sartor.spaces.options import check_ranges, halve, widened
@@ -77,6 +77,7 @@ class SuperViT(ChainSpace):
     """
 
     chained_parts = True
+    optimiser: Optimiser = "adamw"
 
     def __init__(
         self,

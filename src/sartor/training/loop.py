@@ -15,7 +15,7 @@ from torch import nn
 from sartor.core.errors import UserError
 from sartor.core.task import Batch, Split, Task
 from sartor.training.devices import Place, check, together
-from sartor.training.optimise import cosine, set_lr, sgd, steps_per_epoch
+from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import smoothed
 
@@ -94,8 +94,9 @@ def _train(
 ) -> dict[str, Any]:
     """What every device does; the first one also evaluates, and returns what `train` does."""
     fabric = place.fabric
-    optimiser = sgd(
+    optimiser = make_optimiser(
         network,
+        recipe.optimiser,
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,

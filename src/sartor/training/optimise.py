@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sartor.core.task import Split, Task
+from sartor.core.types import Optimiser
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,
@@ -36,17 +37,24 @@ def optimiser_groups(
     return [group for group in groups if group["params"]]
 
 
-def sgd(
+def make_optimiser(
     network: nn.Module,
+    kind: Optimiser,
     *,
     lr: float,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     nesterov: bool = False,
     decay_bias_and_norm: bool = False,
-) -> torch.optim.SGD:
-    """SGD over the trainable parameters of a network (or a container of some), grouped by `optimiser_groups`."""
+) -> torch.optim.Optimizer:
+    """An optimiser of the trainable parameters of a network (or a container of some), grouped by `optimiser_groups`.
+
+    momentum: of the gradient; AdamW has it, too, beside squares that it averages over some 50 steps, as "Attention Is
+    All You Need" does (.98). weight_decay: AdamW's is times lr, not in the gradient. nesterov: SGD alone has it.
+    """
     groups = optimiser_groups(network, weight_decay, decay_bias_and_norm)
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.98))
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
 
 
