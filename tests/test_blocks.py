@@ -122,8 +122,26 @@ def test_reference_and_average_follow_the_macs() -> None:
     assert average_network(space, macs) == (2, 0)
     deep = Ragged()
     assert base_network(deep, Terms(1.0, tuple(np.ones(len(s)) for s in deep.slots)))[0] == 2
-    with pytest.raises(UserError, match="add up"):
-        base_network(space, Terms(1.0, macs.unary, {(0, 1): np.ones((4, 4))}))
+    pair = {(0, 1): np.outer(np.ones(4), [0.0, 30, 0, 0])}
+    assert base_network(space, Terms(1.0, macs.unary, pair)) == (1, 1)
+    for terms in (Terms(1.0, macs.unary, over=macs), Terms(1.0, sizes(deep).unary, pair)):
+        with pytest.raises(UserError, match="add up"):
+            base_network(deep, terms)
+
+
+def test_macs_over_neighbours_scale_differences_as_those_that_add_up_do() -> None:
+    space, rng = Grid(3, 3), np.random.default_rng(0)
+    plain = sizes(space)
+    macs = Terms(20.0, plain.unary, {(0, 1): rng.uniform(1, 9, (3, 3)), (1, 2): rng.uniform(1, 9, (3, 3))})
+    archs = list(space.enumerate())
+    true, counts = additive(space, 3), macs(space, archs)
+    base = base_network(space, macs)
+    score = block_score(space, true, macs, mode="per_block")
+    _, lost = differences(space, true, base, [average_network(space, macs)])
+    for arch, said in zip(archs, score(archs)):
+        mean = [np.mean([c for a, c in zip(archs, counts) if a[i] == j]) for i, j in enumerate(arch)]
+        loss = sum(b[j] * f for b, j, f in zip(lost, arch, mean)) / macs(space, [arch])[0]
+        assert said == pytest.approx(true([base])[0] - loss)
 
 
 def test_unknown_numbers_are_refused() -> None:

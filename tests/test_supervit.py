@@ -12,6 +12,7 @@ from sartor import spaces
 from sartor.choose.exact import maximise
 from sartor.core import Path, UserError
 from sartor.layers.attention import AttentionLayer
+from sartor.quality.blocks import base_network
 from sartor.spaces.complexity import Complexity, count_part
 from sartor.spaces.supervit import SuperViT
 from tests.contracts.scores import check_score
@@ -50,6 +51,7 @@ def test_macs_are_a_sum_over_neighbours() -> None:
         counted = sum(count_part(part)["macs"] for part in window.parts(arch) or [])
         assert macs([arch])[0] == pytest.approx(counted)
     assert maximise(window, terms.times(-1.0)).architecture == (0,) * 9
+    assert macs([base_network(window, terms)])[0] == pytest.approx(maximise(window, terms).value)
 
 
 def test_a_path_is_the_network_with_its_weights_also_after_training() -> None:

@@ -44,8 +44,11 @@ def average_network(space: SearchSpace, macs: Terms) -> Architecture:
 
 
 def _below(space: SearchSpace, macs: Terms) -> list[F]:
-    """Per slot: MACs of each candidate with the mean of what comes to exist by it."""
-    total = [np.array(u, dtype=float) for u in _additive(macs).unary]
+    """Per slot: MACs of each candidate with the mean over its neighbours and of what comes to exist by it."""
+    total = [np.array(u, dtype=float) for u in _adds_up(space, macs).unary]
+    for (i, j), table in macs.pair.items():
+        total[i] += np.mean(table, axis=1)
+        total[j] += np.mean(table, axis=0)
     for i in range(len(space.slots) - 1, -1, -1):
         when = space.slots[i].when
         if when is not None:
@@ -54,7 +57,7 @@ def _below(space: SearchSpace, macs: Terms) -> list[F]:
 
 
 def additive_macs(space: SearchSpace) -> Terms:
-    """Multiply-accumulates as additive terms, stem and head included.
+    """Multiply-accumulates as terms that add up over slots or over neighbours, stem and head included.
 
     Where the space has none, the sum of what single changes do, if that is what 64 random networks have. Raises
     UserError where it is not.
@@ -66,11 +69,11 @@ def additive_macs(space: SearchSpace) -> Terms:
         drawn = space.sample(np.random.default_rng(0), 64)
         if not np.allclose(terms(space, drawn), counted(drawn), rtol=1e-9):
             raise _not_additive()
-    return _additive(terms)
+    return _adds_up(space, terms)
 
 
-def _additive(macs: Terms) -> Terms:
-    if macs.pair or macs.over is not None:
+def _adds_up(space: SearchSpace, macs: Terms) -> Terms:
+    if macs.over is not None or (macs.pair and any(slot.when is not None for slot in space.slots)):
         raise _not_additive()
     return macs
 
@@ -152,9 +155,9 @@ def block_score(
 ) -> TermScore:
     """A score as block tables predict it; asks `score` about the networks that the tables need.
 
-    macs: additive terms of the space's MACs; contexts: where differences are measured, default the average network
-    alone (Algorithm 1); base: default the network of largest blocks; mode: `none` for what adds up, as latency and
-    energy; `per_block` is the published predictor of accuracy, `global` its search objective (Eq. 6).
+    macs: of the space, as `additive_macs` has them; contexts: where differences are measured, default the average
+    network alone (Algorithm 1); base: default the network of largest blocks; mode: `none` for what adds up, as latency
+    and energy; `per_block` is the published predictor of accuracy, `global` its search objective (Eq. 6).
     Raises UserError where the score knows none of what is needed.
     """
     base = base_network(space, macs) if base is None else space.canonical(base)
@@ -167,10 +170,10 @@ def block_score(
         )
     if mode == "none":
         return TermScore(space, score.metric, Terms(value, tuple(-b for b in lost)))
-    macs = _additive(macs)
+    macs = _adds_up(space, macs)
     scale = _scales(space, macs, base, contexts, mode)
     unary = tuple(value * np.asarray(f) - b * s for f, b, s in zip(macs.unary, lost, scale))
-    return TermScore(space, score.metric, Terms(value * macs.const, unary, over=macs))
+    return TermScore(space, score.metric, Terms(value * macs.const, unary, macs.times(value).pair, over=macs))
 
 
 def _scales(
@@ -205,4 +208,4 @@ def _expected(space: SearchSpace, macs: Terms, slot: int | None = None, candidat
     for s, p, own in zip(space.slots, chance, macs.unary):
         exists.append(1.0 if s.when is None else exists[s.when[0]] * float(chance[s.when[0]][sorted(s.when[1])].sum()))
         total += exists[-1] * float(p @ own)
-    return total
+    return total + sum(float(chance[i] @ np.asarray(table) @ chance[j]) for (i, j), table in macs.pair.items())
