@@ -18,6 +18,7 @@ from sartor.predictors.pairs import Pairs, _left_out
 from sartor.predictors.ridge import Ridge
 from sartor.predictors.svm import SVM
 from sartor.predictors.views import soft_views, views
+from sartor.spaces.mobilenetv3 import MobileNetV3
 from sartor.spaces.nasbench201 import EDGES, NASBench201
 from sartor.workflow import fitting
 from tests.contracts.scores import check_round_trip, check_score
@@ -123,6 +124,14 @@ def test_pairs_recover_a_pairwise_cost() -> None:
 def test_pairs_are_no_worse_than_ridge_where_there_is_nothing_to_gain(space: SearchSpace, train: int) -> None:
     ridge, pairs = (rmse(p, space, train, additive(space), noise=0.3) for p in (Ridge(), Pairs()))
     assert pairs < 1.1 * ridge
+
+
+def test_thousands_of_candidates_a_slot_are_learnt_but_their_products_not_written_out() -> None:
+    space, rng = MobileNetV3(), np.random.default_rng(0)
+    archs = space.sample(rng, 60)
+    pairs = Pairs((1.0, 1.0)).fit(space, archs, rng.normal(size=60), metric=LATENCY)
+    assert pairs.terms() is None
+    assert np.isfinite(pairs(archs)).all()
 
 
 def test_the_left_out_error_is_what_leaving_out_gives() -> None:

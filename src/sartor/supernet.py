@@ -156,24 +156,25 @@ def recalibrated(network: nn.Module, batches: Iterable[tuple[Tensor, ...]], **fo
     Statistics are reset and set to the plain mean over the batches, so that what was evaluated before, and in which
     order, does not matter. `forward` goes to every call (`path=` for a supernet). Only norms that ran are touched.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    used: list[nn.modules.batchnorm._BatchNorm] = []
-    handles = [m.register_forward_pre_hook(lambda module, _: used.append(module)) for m in norms]
-    mode, ran = network.training, False
     saved: dict[nn.Module, tuple[dict[str, Tensor], float | None]] = {}
+
+    def prepare(norm: Any, _: Any) -> None:
+        if norm not in saved:
+            saved[norm] = ({k: v.clone() for k, v in norm.state_dict().items()}, norm.momentum)
+            norm.reset_running_stats()
+            norm.momentum = None  # plain mean
+            norm.train()
+
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    handles = [norm.register_forward_pre_hook(prepare) for norm in norms]
+    mode = network.training
     try:
         network.eval()
         with torch.no_grad():
             for x in batches:
-                if not ran:
-                    network(*x, **forward)
-                    for norm in dict.fromkeys(used):
-                        saved[norm] = ({k: v.clone() for k, v in norm.state_dict().items()}, norm.momentum)
-                        norm.reset_running_stats()
-                        norm.momentum = None  # plain mean
-                        norm.train()
-                    ran = True
                 network(*x, **forward)
+        for handle in handles:
+            handle.remove()
         network.eval()
         yield network
     finally:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LEARNT = 4000  # samples at most: the Gram matrices hold their square
 _COMPARED = 1000  # of these, for choosing weights: each step of the search costs their cube
 _RANGE = (-12.0, 16.0)  # of log weights
+_WRITTEN = 10**6  # products of candidates at most: no program solves more, and thousands a slot fill the memory
 
 
 class Pairs(Predictor):
@@ -37,8 +38,9 @@ class Pairs(Predictor):
     for all groups, and takes the first of the three that is not worse than the best by more than a standard error;
     what it leaves out has weight 0.
 
-    The terms are exact where no weight lies on what is executed. Of more than 4,000 samples it learns from 4,000 drawn
-    at random. Raises UserError for weights below 0 or not one a group.
+    The terms are exact where no weight lies on what is executed and products of candidates are at most a million. Of
+    more than 4,000 samples it learns from 4,000 drawn at random. Raises UserError for weights below 0 or not one a
+    group.
     """
 
     key = "pairs"
@@ -98,7 +100,7 @@ class Pairs(Predictor):
         return np.asarray(self._const + np.einsum("nc,nc->n", x, self._columns + x @ self._table / 2.0))
 
     def terms(self) -> Terms | None:
-        """Exact; None where weight lies on what is executed, which no two choices tell."""
+        """Exact; None where weight lies on what is executed, which no two choices tell, or products are too many."""
         self._fitted()
         blocks = feature_blocks(self.space)
         ends = np.cumsum([0] + [block.shape[1] for block in blocks])
@@ -106,12 +108,10 @@ class Pairs(Predictor):
             return None
         parts = [slice(a, b) for a, b in pairwise(ends.tolist())]
         unary = tuple(block @ self._columns[part] for block, part in zip(blocks, parts))
-        pair = {
-            (i, j): blocks[i] @ self._table[parts[i], parts[j]] @ blocks[j].T
-            for j in range(len(blocks))
-            for i in range(j)
-            if np.any(self._table[parts[i], parts[j]])
-        }
+        among = [(i, j) for j in range(len(blocks)) for i in range(j) if np.any(self._table[parts[i], parts[j]])]
+        if sum(len(blocks[i]) * len(blocks[j]) for i, j in among) > _WRITTEN:
+            return None
+        pair = {(i, j): blocks[i] @ self._table[parts[i], parts[j]] @ blocks[j].T for i, j in among}
         return Terms(self._const, unary, pair)
 
     def soft(self, gates: tuple[Tensor, ...]) -> Tensor:
