@@ -326,7 +326,7 @@ def _highest(costs: F, gains: F, ends: F) -> tuple[F, float | None]:
     cuts = np.hstack([np.ones((len(costs), 1)), -gains])
     bounds = [(None, None), *((0.0, end) for end in ends)]
     found = linprog(np.array([-1.0, *x]), cuts, costs, bounds=bounds, method="highs-ds")
-    return (x, None) if found.x is None else (found.x[1:], -float(found.fun))
+    return (x, None) if found.x is None else (found.x[1:], float(found.x[0]))
 
 
 def _admitting(away: Sequence[F], most: float) -> Iterator[float]:

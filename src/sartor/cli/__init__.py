@@ -24,7 +24,10 @@ app = typer.Typer(
 # typer brings its own click or uses the installed one, depending on its version
 _UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 INTERRUPTED = 130
-VERBS = ("quickstart", "spaces", "targets", "measure", "fit", "search", "scale", "train", "export", "report", "bench")
+VERBS = (
+    "quickstart", "spaces", "targets", "measure", "fit", "search", "scale", "adapt",
+    "train", "export", "report", "bench",
+)  # fmt: skip
 
 
 def _print_version(wanted: bool) -> None:

@@ -78,7 +78,7 @@ class MathNAS(MathNASSettings):
         """Search. objectives: one score of quality, or none to train a supernet on the task."""
         self.check(space, budgets)
         check_reachable(space, budgets, bind=False)
-        quality = Remembered(self._oracle(space, objectives, run, task), run)
+        quality = Remembered(self.oracle(space, objectives, run, task), run)
         learned = self.learn(space, quality, budgets, run)
         if isinstance(learned.score, Estimate):
             answers, predicted = learned.score.out_of_fold()
@@ -92,7 +92,8 @@ class MathNAS(MathNASSettings):
                 )
         return self.choose(space, learned, budgets, run.rng("choose"))
 
-    def _oracle(self, space: SearchSpace, objectives: Sequence[Score], run: Run, task: Task | None) -> Score:
+    def oracle(self, space: SearchSpace, objectives: Sequence[Score], run: Run, task: Task | None) -> Score:
+        """Who is asked: the score given, or a supernet, trained unless the run has it."""
         if len(objectives) > 1:
             raise UserError(f"mathnas maximises one score of quality; {len(objectives)} were given: leave one.")
         if objectives:

@@ -33,11 +33,12 @@ def train_supernet(
     optimiser: Optimiser | None = None,
     lr: float | None = None,
     clip_norm: float = 5.0,
+    supernet: Any = None,
 ) -> Any:
     """A supernet of the space, trained on `train`, cosine to 0.
 
-    optimiser: default as the space wants, AdamW with a warm-up of an epoch (at most a tenth of all); lr: default 0.05,
-    AdamW 1e-3.
+    supernet: one to be trained further, default a fresh one; optimiser: default as the space wants, AdamW with a
+    warm-up of an epoch (at most a tenth of all); lr: default 0.05, AdamW 1e-3.
 
     One path a step, every network as likely as any other: Z. Guo et al., "Single Path One-Shot Neural Architecture
     Search with Uniform Sampling", ECCV 2020. Where candidates share weights (`nested`), the largest network, the
@@ -48,7 +49,7 @@ def train_supernet(
     loss is no longer finite.
     """
     torch.manual_seed(run.torch_seed("weights"))
-    supernet: Any = space.supernet()
+    supernet = space.supernet() if supernet is None else supernet
     supernet.to(task.device, memory_format=torch.channels_last)
     kind = optimiser or space.optimiser
     usual, decay = _RATES[kind]
@@ -80,10 +81,10 @@ def train_supernet(
 
 
 class SupernetScore(Score):
-    """The task's metric on `valid` of sub-networks of a trained supernet, with batch norms of their own.
+    """The task's metric on `valid` of networks extracted from a trained supernet, with batch norms of their own.
 
     Norms are recalibrated on the first `calibration` batches of `train` before each is graded, so that no order
-    matters; limit: batches of `valid`, default all.
+    matters; 0: statistics are those of the supernet. limit: batches of `valid`, default all.
     """
 
     def __init__(
@@ -104,9 +105,9 @@ class SupernetScore(Score):
         return np.array([self._one(self.space.canonical(arch)) for arch in archs], dtype=np.float64)
 
     def _one(self, arch: tuple[int, ...]) -> float:
-        path = Path(arch)
-        with recalibrated(self.supernet, self._calibration, path=path) as net:
-            return float(self.task.evaluate(lambda *x: net(*x, path=path), "valid", limit=self.limit)[self.metric.name])
+        alone = self.supernet.extract(arch).to(memory_format=torch.channels_last)
+        with recalibrated(alone, self._calibration) as network:
+            return float(self.task.evaluate(network, "valid", limit=self.limit)[self.metric.name])
 
 
 class Remembered(Score):

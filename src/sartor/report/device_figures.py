@@ -1,8 +1,8 @@
-"""Figures about devices: the Comfort Zone, the roofline, which devices agree."""
+"""Figures about devices: the Comfort Zone, the roofline, which devices agree, networks that adapt to one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from sartor.report.style import (
     quiet,
     styled,
 )
-from sartor.report.values import Line
+from sartor.report.values import Line, known
 
 NAMED = 4  # layers of a roofline that are called by name: those that take longest
 
@@ -125,6 +125,39 @@ def agreement(found: Line) -> Figure:
         ax.tick_params(length=0, labelsize=7.5)
         ax.spines[:].set_visible(False)
         ax.set_title(title)
+    return figure
+
+
+@styled
+def dynamic(
+    front: Sequence[Line], found: Line, limit_ms: float, metric: str, slots: Mapping[str, Sequence[str]]
+) -> Figure:
+    """Quality against latency of the networks that a dynamic network switches between, and the blocks of each.
+
+    front: `latency_ms`, `quality`, `blocks` (a level per slot) each; found: `latency_ms` and the metric; slots: names
+    of the blocks by slot.
+    """
+    figure = canvas(3.1)
+    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
+    quiet(left, grid="both")
+    x = [row["latency_ms"] for row in front]
+    left.plot(x, [row["quality"] for row in front], color=BLUE, marker="o", markersize=4, drawstyle="steps-post",
+              label="best within")  # fmt: skip
+    left.plot([found["latency_ms"]], [found[metric]], color=VERMILLION, marker="D", linestyle="", label="found")
+    if min(x) <= limit_ms <= 1.2 * max(x):
+        left.axvline(limit_ms, color=GREEN, linewidth=1.2, label=f"limit {limit_ms:.3g} ms")
+    left.set_xlabel("latency (ms)")
+    left.set_ylabel(f"predicted {known(metric).label}")
+    legend_above(left, columns=3)
+    levels = np.array([row["blocks"] for row in front], dtype=np.float64).T
+    share = levels / np.array([[max(len(blocks) - 1, 1)] for blocks in slots.values()])
+    shown: Any = right.imshow(share, cmap="Blues", vmin=-0.15, vmax=1.3, aspect="auto")
+    shown.set_rasterized(False)
+    right.set_yticks(range(len(slots)), list(slots))
+    right.set_xticks(range(len(front)), [f"{value:.3g}" for value in x], rotation=90 if len(front) > 6 else 0)
+    right.tick_params(length=0, labelsize=7.5)
+    right.spines[:].set_visible(False)
+    right.set_xlabel("latency of the network (ms)")
     return figure
 
 

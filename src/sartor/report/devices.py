@@ -1,9 +1,9 @@
-"""Sections about devices: how far a network can be widened for nothing, its roofline, which devices agree."""
+"""Sections about devices: how far a network can be widened for nothing, which devices agree, networks that adapt."""
 
 from __future__ import annotations
 
 from sartor.core import show
-from sartor.report import device_figures, html
+from sartor.report import device_figures, figures, html, words
 from sartor.report.collect import Recorded
 from sartor.report.values import known, number
 
@@ -54,3 +54,41 @@ def grouping(run: Recorded) -> str:
         "have a tau of at least .9 and an R² of at least .98; one search serves all of a group."
     )
     return out + html.picture(device_figures.agreement(run.result or {}), "Agreement of devices", caption)
+
+
+def dynamic(run: Recorded) -> str:
+    """The networks that one dynamic network can be."""
+    front = run.get("front")
+    if run.verb != "adapt" or not front:
+        return ""
+    metric, slots = str(run.get("metric")), run.get("blocks")
+    of, ms, found = known(metric), known("latency_ms"), run.get("found")
+    switch, lost, size, told = (run.get(k) for k in ("switch", "lost_by_shared_statistics", "bytes", "prediction"))
+    caption = (
+        f"Left: the best of {run.get('networks'):,} networks for every latency, by the tables of the controller; "
+        "diamond: the network found by the search. Right: the blocks of each, darker is slower."
+    )
+    drawn = device_figures.dynamic(front, found, float(run.get("limit_ms")), metric, slots)
+    out = html.heading("One network, many speeds") + html.picture(drawn, f"Networks of {run.name}", caption)
+    rows = [[name, "; ".join(blocks)] for name, blocks in slots.items()]
+    listed = html.table(["slot", "blocks, fastest first"], rows, text=(0, 1))
+    out += html.folded("Blocks as a table", f"{len(rows)} slots", listed)
+    out += html.paragraph(
+        f"To exchange one block takes {show(switch['one_block_ms'], ms)}, to become any other network "
+        f"{show(switch['random_networks_ms'], ms)}. The files of all blocks are {size['blocks'] / 1e6:.2f} MB, those "
+        f"of the network found {size['network_found'] / 1e6:.2f} MB.",
+        "note",
+    )
+    word = words.noun(metric)
+    out += html.paragraph(
+        f"A block has the same batch-norm statistics in every network. With statistics of its own a network has "
+        f"{show(lost['mean'], of)} more {word} in the mean of {told['networks']} ({show(lost['most'], of)} at most); "
+        f"before the blocks were trained together it was {show(lost['untrained'], of)}.",
+        "note",
+    )
+    caption = (
+        f"{word.capitalize()} of {told['networks']} random networks of these blocks, and what the block tables say "
+        f"(rank correlation {told['spearman']:.2f}). Wide band: within 5 %."
+    )
+    drawn = figures.predicted_measured({"metric": metric, "points": run.get("points")})
+    return out + html.picture(drawn, f"Predicted against measured {word} of {run.name}", caption, "half")

@@ -7,9 +7,10 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from sartor.core import UserError
+from sartor.core import UserError, show
 from sartor.report import devices, evidence, html, sections, words
 from sartor.report.collect import Recorded, collect, is_parent, order
+from sartor.report.values import known
 from sartor.report.words import Trained
 from sartor.runs import write_atomic
 
@@ -58,6 +59,7 @@ def page(runs: Sequence[Recorded]) -> str:
         ]
     body.append(sections.tradeoff(work, networks))
     body += [devices.scaling(run) for run in work] + [devices.grouping(run) for run in work]
+    body += [devices.dynamic(run) for run in work]
     body += [evidence.predictor(run) for run in work]
     body += [sections.curves(work), sections.exports(work), *_absent(work, networks)]
     body += [evidence.conditions(work), evidence.settings(runs)]
@@ -90,7 +92,12 @@ def _headline(
         many = f", the best of {len(networks)} networks" if len(networks) > 1 else ""
         return f"{best.name} reaches {words.amount(best.value, best.metric)} {quality}{many}", []
     for run in runs:
-        factor = run.get("factor")
+        factor, front = run.get("factor"), run.get("front")
+        if run.verb == "adapt" and front:
+            ends = " to ".join(show(front[i]["latency_ms"], known("latency_ms")) for i in (0, -1))
+            return f"{run.get('networks'):,} networks in one, from {ends}", [
+                "Each is made of blocks that are exchanged."
+            ]
         if run.verb == "scale" and factor is not None:
             said = f"Widened {factor:g} times at the same latency" if factor > 1 else "No wider at the same latency"
             return said, [f"Measured on {run.get('target')}."]
@@ -112,5 +119,5 @@ def _absent(runs: Sequence[Recorded], networks: Sequence[Trained]) -> list[str]:
         said.append("None of these runs fitted a predictor: its quality is not shown here.")
     if not networks:
         said.append("No trained network is among these runs: no accuracy and no training curves.")
-    about_devices = all(run.verb in ("targets", "scale") for run in runs)
+    about_devices = all(run.verb in ("targets", "scale", "adapt") for run in runs)
     return [html.heading("Not in these runs"), *map(html.missing, said)] if said and not about_devices else []

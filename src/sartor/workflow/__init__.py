@@ -3,6 +3,7 @@
 The command line and the Python interface are both made of these functions.
 """
 
+from sartor.workflow.adapting import adapt
 from sartor.workflow.fitting import Fit, fit, fit_predictor
 from sartor.workflow.measuring import (
     compare,
@@ -19,6 +20,7 @@ from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_
 __all__ = [
     "COUNTED",
     "Fit",
+    "adapt",
     "budgets_of",
     "compare",
     "default_store",
