@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sartor.layers.depthwise import depthwise
 from sartor.layers.mbconv import MBConv, SqueezeExcite, make_divisible
 
 
@@ -97,7 +98,7 @@ class ElasticMBConv(nn.Module):
             assert self.expand is not None
             assert self.expand_norm is not None
             y = self.act(self.expand_norm(functional.conv2d(y, self.expand.weight[:channels, :inputs])))
-        y = functional.conv2d(y, self.kernel(kernel, channels), None, stride, kernel // 2, 1, channels)
+        y = depthwise(y, self.kernel(kernel, channels), stride)
         y = self.act(self.depth_norm(y))
         if self.gate is not None:
             w1, b1, w2, b2 = self._gate(channels)
