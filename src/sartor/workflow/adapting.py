@@ -19,6 +19,7 @@ CHECKED = 30  # random networks that predictions are compared with
 CALIBRATION = 4  # batches
 BATCH, LR = 64, 0.02  # of blocks trained together
 STEPS = 12  # limits on the front
+ROOM = 1.05  # times the latency of the network found, where no limit is known
 
 
 class Searched:
@@ -66,8 +67,8 @@ def adapt(
 ) -> dict[str, Json]:
     """Write a dynamic network to `dynamic/` of the run; what is known about it.
 
-    limit: of latency, default that of the search, or what the network found takes; blocks: kept in a slot at most;
-    epochs: passes in which random networks of the blocks are trained with statistics of batch norms held fixed.
+    limit: of latency, default that of the search, or 5 % more than the network found takes; blocks: kept in a slot at
+    most; epochs: passes in which random networks of the blocks are trained with statistics of batch norms held fixed.
     """
     from sartor.dynamic import build
     from sartor.dynamic.blocks import Bank, keep_blocks
@@ -102,7 +103,7 @@ def adapt(
     error = build.disagreement(where, bank, [found, *drawn[:5]])
     timing = build.measure_latency(where, bank, threads=threads, seed=run.seed)
     found_ms = float(timing.terms(kept, [found])[0])
-    limit_ms = parse_limit(limit)[1] if limit else searched.limit_ms or found_ms
+    limit_ms = parse_limit(limit)[1] if limit else searched.limit_ms or ROOM * found_ms
     build.write_dynamic(where, bank, chain, worth, timing.terms, task.metric, limit_ms)
     network = DynamicNetwork(where, threads=threads)
     if not network.feasible:
