@@ -152,6 +152,25 @@ def test_a_predicted_cost_is_fitted_on_stated_rows_and_graded_by_the_table(
     assert found["budget_met_share"] == np.mean(met) < 1
 
 
+def test_costs_can_be_predicted_by_others_and_answers_alone_find_the_same(table: Table, tmp_path: Path) -> None:
+    limit, asked = float(np.quantile(table.columns["pi_ms"], 0.3)), list[tuple[str, int]]()
+
+    def believed(cost: str, seed: int) -> Score:
+        asked.append((cost, seed))
+        return table.score(cost)
+
+    options = {"costs": ("pi_ms",), "limits": (f"{limit}ms",), "cost_rows": 12, "seeds": 2}
+    found = []
+    for method in ("mathnas", "mathnas-answer"):
+        job = Job(method, "valid_acc", "test_acc", queries=60, **options)  # type: ignore[arg-type]
+        with Run(tmp_path / method, {"job": method}, 0) as run:
+            found.append(compare_methods(table, job, run, (), believed))
+    whole, quick = found
+    assert asked == [("pi_ms", 0), ("pi_ms", 1)] * 2
+    assert [p["architecture"] for p in quick["points"]] == [p["architecture"] for p in whole["points"]]
+    assert (quick["budget_met_share"], quick["cost_rows"], quick["spearman_mean"]) == (1.0, 12, None)
+
+
 def test_several_budgets_are_met_together_or_refused_together(table: Table, tmp_path: Path) -> None:
     both = {**table.columns, "dsp_ms": np.array([sum(2 - k for k in arch) for arch in ARCHS], dtype=float) + 1.0}
     two = Table(SPACE, ARCHS, both)
@@ -182,6 +201,8 @@ def test_a_predicted_cost_stands_above_what_it_may_be_wrong_by(table: Table, che
     assert 0.95 < np.mean(again <= cost(others)) < 1.0
     exact = Cautious(SPACE, archs, truth(archs), METRICS["latency_ms"])
     assert exact.margin == pytest.approx(1.0, abs=1e-3)
+    few = Cautious(SPACE, archs[:3], noisy[:3], METRICS["latency_ms"])
+    assert few.margin == 1.0
 
 
 @pytest.mark.parametrize("method", ["mathnas", "mathnas-paper", "mathnas-blocks", "lana", "brp-nas"])

@@ -45,9 +45,19 @@ def test_size_enumeration_canonical_form_and_encoding_agree(space: Forest, rando
     assert arch in everything
     assert space.canonical(arch) == arch
     assert space.active(arch) == space.active(raw)
+    assert space.canonicals([raw, np.array(raw, dtype=int), arch]) == [arch] * 3
+    assert space.canonicals([raw, arch]) == [arch] * 2
     rows = space.one_hot(everything)
     assert len({tuple(r) for r in rows}) == space.size, "one-hot rows must tell architectures apart"
     assert set(space.sample(np.random.default_rng(0), 20)) <= set(everything)
+
+
+@pytest.mark.parametrize("bad", [(0, 0, True), (0, 0), (0, 0, 3), (0, 0, -1), (0, 0, 10**30), (0, 0, 0.5)])
+def test_of_many_architectures_a_wrong_one_is_named(bad: tuple[int, ...]) -> None:
+    space = Grid(3, 3)
+    assert space.canonicals([]) == []
+    with pytest.raises(UserError, match="architecture"):
+        space.canonicals([(0, 1, 2), bad])
 
 
 @settings(max_examples=60, deadline=None)

@@ -64,7 +64,7 @@ class Asked(Score):
         self.read: set[Architecture] = set()
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
-        known = [self.space.canonical(arch) for arch in archs]
+        known = self.space.canonicals(archs)
         new = {arch for arch in known if arch in self._values and arch not in self.read}
         if self.most is not None and len(self.read) + len(new) > self.most:
             raise ValueError(f"asked about {len(self.read) + len(new)} architectures, {self.most} are allowed")
@@ -115,6 +115,11 @@ def mathnas(
             return None, None
 
 
+def mathnas_answer(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
+    """The network that `mathnas` finds, sooner: answers decide, so that it predicts no others in the end."""
+    return mathnas(space, quality, budgets, queries, seed, members=("ridge",))[0], None
+
+
 def mathnas_blocks(space: SearchSpace, quality: Score, budgets: Sequence[Budget], queries: int, seed: int) -> Answer:
     """MathNAS as published, its differences measured in as many random contexts as the queries allow."""
     most = max(1, (queries - 1) // (sum(map(len, space.slots)) - len(space.slots) + 1))
@@ -140,6 +145,7 @@ ASKING: Registry[Answer] = Registry(
         "random": random,
         "evolution": evolution,
         "mathnas": mathnas,
+        "mathnas-answer": mathnas_answer,
         "mathnas-paper": partial(mathnas, predictor="blocks"),
         "mathnas-blocks": mathnas_blocks,
         "lana": lana,
@@ -167,13 +173,20 @@ class Job:
     cost_rows: int | None = None
 
 
-def compare_methods(table: Table, job: Job, run: Run, baselines: Sequence[str] = BASELINES) -> dict[str, Json]:
+def compare_methods(
+    table: Table,
+    job: Job,
+    run: Run,
+    baselines: Sequence[str] = BASELINES,
+    predicted: Callable[[str, int], Score] | None = None,
+) -> dict[str, Json]:
     """The method beside others, by default random search and regularised evolution, over seeds from the run's up.
 
+    predicted: what is believed of a cost, by column and seed, where the job has cost rows; default: fitted anew.
     Rows that lack a number of the job's columns are left out of everything and counted. Raises UserError for a method
     that trains, a column of the wrong kind and a budget without cost, Unreachable for budgets that no network keeps.
     """
-    grader = _Grader(table, job)
+    grader = _Grader(table, job, predicted)
     names = list(dict.fromkeys((job.method, *baselines)))
     work = [(name, run.seed + i) for i in range(job.seeds) for name in names]
     points = [
@@ -200,7 +213,7 @@ def compare_methods(table: Table, job: Job, run: Run, baselines: Sequence[str] =
 class _Grader:
     """The table's usable rows: it hands methods what they may ask, and grades what they found."""
 
-    def __init__(self, table: Table, job: Job) -> None:
+    def __init__(self, table: Table, job: Job, predicted: Callable[[str, int], Score] | None) -> None:
         if job.method not in ASKING and job.method in METHODS:
             raise UserError(
                 f"method {job.method!r} trains a supernet instead of asking for scores; bench compares "
@@ -242,7 +255,7 @@ class _Grader:
         self.inside = [arch for arch in self.usable if self.meets(arch)]
         if not self.inside:
             raise Unreachable(f"no network of the table is within {' and '.join(job.limits)} together; raise one.")
-        self.predicted = cache(self._predicted)
+        self.predicted = predicted or cache(self._predicted)
 
     def _limit(self, cost: str, limit: str) -> dict[str, Json]:
         metric, known = self.metrics[cost], self.values[cost].values()
@@ -333,10 +346,11 @@ class Cautious(Score):
     def __init__(self, space: SearchSpace, archs: Sequence[Architecture], values: F, metric: Metric) -> None:
         self.space, self.metric, self._earned = space, metric, Earned()
         self.predictor = self._earned.fit(space, archs, values, metric=metric)
-        name, ratios = self.predictor.key, []
-        for fit, held in splits(len(archs), min(_FOLDS, len(archs) // 2), None, 0) if len(archs) > 3 else ():
-            fitted = PREDICTORS.make(name).fit(space, [archs[i] for i in fit], values[fit], metric=metric)
-            ratios.append(values[held] / fitted([archs[i] for i in held]))
+        folds = self._earned.folds
+        ratios = [
+            values[held] / machine([archs[i] for i in held])
+            for machine, (_, held) in zip(folds, splits(len(archs), len(folds), None, 0) if folds else ())
+        ]
         self.margin = float(np.quantile(np.concatenate(ratios), _SURE)) if ratios else 1.0
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
@@ -351,19 +365,28 @@ class Earned:
     """Stands where a predictor is to be fitted, and becomes the one that has earned it: what sartor would use.
 
     Cross-validation on the rows it is fitted on chooses, and only they do, among the quick ones: five folds of graph
-    networks take longer than they have won. chosen: how often which was.
+    networks take longer than they have won. chosen: how often which was; folds: the last chosen, fitted on all rows
+    but those of each fold.
     """
 
     def __init__(self, chosen: Counter[str] | None = None) -> None:
         self.chosen: Counter[str] = Counter() if chosen is None else chosen
+        self.folds: list[Predictor] = []
 
     def fit(self, space: SearchSpace, archs: Sequence[Architecture], values: F, *, metric: Metric) -> Predictor:
         """The chosen predictor, fitted on the same rows; ridge where they are too few to choose by."""
         name, folds = "ridge", min(_FOLDS, len(archs) // 2)
         if folds > 1:
-            quick = {name: make for name, make in _makers().items() if name in _QUICK}
+            makers, made = _makers(), {name: list[Predictor]() for name in _QUICK}
+
+            def make(name: str) -> Predictor:
+                made[name].append(makers[name]())
+                return made[name][-1]
+
+            quick = {name: partial(make, name) for name in _QUICK if name in makers}
             rows = evaluate(quick, space, archs, values, metric=metric, count=folds)
             name = next(str(row["predictor"]) for row in rows if row["default"])
+            self.folds = made[name]
         self.chosen[name] += 1
         return PREDICTORS.make(name).fit(space, archs, values, metric=metric)
 

@@ -135,7 +135,7 @@ class TermScore(SoftScore):
         self.space, self.metric, self._terms = space, metric, terms
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
-        return self._terms(self.space, [self.space.canonical(a) for a in archs])
+        return self._terms(self.space, self.space.canonicals(archs))
 
     def terms(self) -> Terms:
         return self._terms

@@ -87,7 +87,7 @@ class Estimate(Score):
         if whole.sum() < LEAST:
             raise UserError(f"{int(whole.sum())} answers are too few to estimate from; ask about {LEAST} or more.")
         self.space, self.metric = space, metric
-        self.archs = [space.canonical(arch) for arch, ok in zip(archs, whole) if ok]
+        self.archs = space.canonicals([arch for arch, ok in zip(archs, whole) if ok])
         self.sign = 1.0 if metric.better == "more" else -1.0
         good = self.sign * values[whole]
         self._ranks = NormalScores(good[: int(whole[:uniform].sum()) or None])
@@ -113,8 +113,8 @@ class Estimate(Score):
         return PREDICTORS.make(name).fit(self.space, [self.archs[i] for i in rows], self._z[rows], metric=self.metric)
 
     def _say(self, made: Sequence[Predictor], archs: Sequence[Sequence[int]]) -> F:
-        """(n, members)."""
-        return np.column_stack([machine(archs) for machine in made])
+        """(n, members) of canonical architectures."""
+        return np.column_stack([machine.trusting(archs) for machine in made])
 
     def _apart(self, said: F) -> F:
         """(n,) weighed variance of the members."""
@@ -130,7 +130,7 @@ class Estimate(Score):
         Deviations are of an answer about the network, noise included: const + how far the members are apart, both
         weighed by what they explain of the errors out of fold.
         """
-        known = [self.space.canonical(arch) for arch in archs]
+        known = self.space.canonicals(archs)
         said: F = np.mean([self._say(made, known) for made in self._folds], axis=0)
         deviation = np.sqrt(self._spread[0] + self._spread[1] * self._apart(said))
         return np.asarray(said @ self._weights), deviation

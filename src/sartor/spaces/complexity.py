@@ -167,7 +167,7 @@ class _LocalComplexity(Complexity, SoftScore):
         return self._terms
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
-        return self.terms()(self.space, [self.space.canonical(a) for a in archs])
+        return self.terms()(self.space, self.space.canonicals(archs))
 
     def soft(self, gates: tuple[Tensor, ...]) -> Tensor:
         return self.terms().soft(self.space.slots, gates)

@@ -65,7 +65,7 @@ class TableScore(SoftScore):
         self._dense: Tensor | None = None
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
-        known = [self.space.canonical(arch) for arch in archs]
+        known = self.space.canonicals(archs)
         self.read.update(known)
         rows = [self.table.row.get(arch, -1) for arch in known]
         return np.array([self.values[i] if i >= 0 else np.nan for i in rows], dtype=np.float64)
