@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 import sartor
 from sartor import spaces
 from sartor.choose.solve import best_within, maximise
+from sartor.cli import app
 from sartor.core import METRICS, Batch, Budget, Optimiser, Score, SearchSpace, Terms, TermScore, Unreachable, UserError
 from sartor.core import Path as Way
 from sartor.data.images import image_set
@@ -19,6 +21,7 @@ from sartor.methods.mathnas import MathNAS
 from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
 from sartor.runs import Run
 from sartor.training.tasks import Classification
+from sartor.workflow import oracle
 from tests.fakes import Curved, Forest, Grid, Ragged, additive, pairwise, ratio
 from tests.test_blocks import Counting
 from tests.test_estimate import Saturating
@@ -227,3 +230,43 @@ def test_only_the_drawn_path_is_trained(tmp_path: Path) -> None:
     for name, parameter in after.named_parameters():
         assert torch.equal(parameter, before[name]) != (id(parameter) in on), name
     assert after(*space.inputs(2), path=Way(path)).shape == (2, 4)
+
+
+def test_a_function_in_a_file_grades_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "grader.py"
+    file.write_text("def grade(space, arch):\n    return 90.0 - sum(abs(k - 2) for k in arch)\n")
+    words = [
+        "search",
+        "mathnas",
+        "--space",
+        "mobilenet:tiny?layers=3&resolution=8&channels=1",
+        "--run",
+        "found",
+        "--json",
+    ]
+    words += ["--oracle", f"{file}:grade", "--set", "queries=40", "--set", "members=[ridge,pairs]"]
+    app([*words, "--budget", "5MMACs"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["extras"]["answer"] == 90.0 - sum(abs(k - 2) for k in found["architecture"])
+    assert found["extras"]["answer"] >= 88.0
+    assert not (tmp_path / "found" / "search" / "supernet").exists()
+
+
+def test_a_grader_that_is_not_there_is_said(tmp_path: Path) -> None:
+    space = spaces.get("mobilenet:tiny?layers=3")
+    file = tmp_path / "grader.py"
+    with pytest.raises(UserError, match=r"FILE\.py:FUNCTION"):
+        oracle("grader.py", space)
+    with pytest.raises(UserError, match="there is no file"):
+        oracle(f"{file}:grade", space)
+    file.write_text("import nowhere_at_all\n")
+    with pytest.raises(UserError, match="cannot be imported"):
+        oracle(f"{file}:grade", space)
+    file.write_text("grade = 3\n")
+    with pytest.raises(UserError, match="no function 'grade'"):
+        oracle(f"{file}:grade", space)
+    with pytest.raises(UserError, match="a method that asks"):
+        app(["search", "lightnas", "--space", "mobilenet:tiny", "--oracle", f"{file}:grade"], standalone_mode=False)

@@ -11,7 +11,7 @@ import typer
 
 from sartor.cli import common
 from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Samples, Seed, Set, Space, StoreRef
-from sartor.core import Json, UserError, metric, parse_limit
+from sartor.core import Json, Score, UserError, metric, parse_limit
 from sartor.methods import METHODS, SETTINGS
 from sartor.runs import write_json
 
@@ -33,6 +33,13 @@ Objectives = Annotated[
     list[str] | None,
     typer.Option(
         "--objective", help="A cost that a method weighs where it has no limit: latency_ms, macs. Repeatable."
+    ),
+]
+Oracle = Annotated[
+    str | None,
+    typer.Option(
+        help="FILE.py:FUNCTION[?metric=accuracy] that grades networks instead of a supernet trained on the data, for "
+        "methods that ask; it gets the space and an architecture.",
     ),
 ]
 
@@ -59,6 +66,7 @@ def _add(group: typer.Typer, method: str) -> None:
         ] = "auto",
         samples: Samples = 1000,
         two_sided: Annotated[bool, typer.Option("--two-sided", help="Land within 0.5 % on both sides.")] = False,
+        oracle: Oracle = None,
         paper: Annotated[bool, typer.Option("--paper", help="Every setting as published.")] = False,
         set_: Set = None,
         config: Config = None,
@@ -72,9 +80,9 @@ def _add(group: typer.Typer, method: str) -> None:
         if target and len(target) > 1:
             from sartor.cli.devices import search_devices
 
-            if objective or Path(predictor).exists():
+            if objective or oracle or Path(predictor).exists():
                 raise UserError("several targets have a budget and a predictor of their own each; leave out "
-                                "--objective and predictor files, or give one target.")  # fmt: skip
+                                "--objective, --oracle and predictor files, or give one target.")  # fmt: skip
             flags = [*(["--two-sided"] if two_sided else []), *(["--paper"] if paper else [])]
             words = ["--data", data, "--predictor", predictor, "--samples", samples, "--device", device]
             words += [*flags, *common.set_words(values)]
@@ -82,7 +90,7 @@ def _add(group: typer.Typer, method: str) -> None:
             return
         run_search(
             method, space, budget or [], objective or [], data, target[0] if target else TARGET, predictor, samples,
-            two_sided, paper, values, device, store, run, seed, json,
+            two_sided, oracle, paper, values, device, store, run, seed, json,
         )  # fmt: skip
 
     search.__doc__ = _help(method)
@@ -114,6 +122,7 @@ def run_search(
     predictor: str,
     samples: int,
     two_sided: bool,
+    oracle: str | None,
     paper: bool,
     values: dict[str, Any],
     device: str,
@@ -129,6 +138,9 @@ def run_search(
             f"--objective {objectives[0]} is for a method that weighs a cost ({', '.join(weighs)}) and has no limit on "
             f"any; {method} was given {len(limits)} budgets."
         )
+    if oracle and not SETTINGS[method].asks:
+        asking = ", ".join(name for name, kind in SETTINGS.items() if kind.asks)
+        raise UserError(f"--oracle is for a method that asks about networks ({asking}); leave it out of {method}.")
     kinds = [*(parse_limit(limit)[0] for limit in limits), *map(metric, objectives)]
     engine = SETTINGS[method].of(values, paper=paper)
     engine.sensible(len(limits), len(objectives))
@@ -143,14 +155,17 @@ def run_search(
         chooser: Any = METHODS[method]
         chooser.of(values, paper=paper).check(found_space, [])  # before anything is measured
     _check_predictor(predictor)
-    task = tasks.get(data, device)
-    workflow.fits_task(found_space, task)
+    grader, told = workflow.oracle(oracle, found_space) if oracle else (None, None)
+    task = None if oracle else tasks.get(data, device)
+    if task is not None:
+        workflow.fits_task(found_space, task)
     measured_metrics = [kind.name for kind in kinds if kind.name not in workflow.COUNTED]
 
     def work(run: Run) -> dict[str, Json]:
         scores = {name: _predictor(predictor, name, run) for name in measured_metrics}
         budgets = workflow.budgets_of(limits, scores, found_space, two_sided)
-        weighed = [scores.get(name) or Complexity(found_space, name) for name in objectives]
+        weighed: list[Score] = [scores.get(name) or Complexity(found_space, name) for name in objectives]
+        weighed += [grader] if grader else []
         found = workflow.search(method, found_space, task, budget=budgets, objectives=weighed, run=run, **settings)
         with workflow.opened(store) as kept:
             both = [found.architecture, found.argmax.architecture]
@@ -169,7 +184,8 @@ def run_search(
                     name,
                     result["gap_percent"][name],
                 )
-        return {**result, "next": f"sartor train {shlex.quote(str(run.path))} --data {shlex.quote(data)}"}
+        trained_on = "NAME|PATH" if oracle else shlex.quote(data)
+        return {**result, "next": f"sartor train {shlex.quote(str(run.path))} --data {trained_on}"}
 
     def _predictor(name: str, metric_name: str, run: Run) -> Any:
         from sartor.cli.fit import show
@@ -194,7 +210,7 @@ def run_search(
         "method": method,
         "space": found_space.spec(),
         "target": found_target.id,
-        "data": task.describe(),
+        **({"oracle": told} if task is None else {"data": task.describe()}),
         "budgets": limits,
         **({"objectives": objectives} if objectives else {}),
         "two_sided": two_sided,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sartor.core.errors import Unreachable, UserError
     from sartor.core.method import Chooser, Found, Landed, Measurement, Method, Target
     from sartor.core.registry import Registry, parse_reference
-    from sartor.core.score import Budget, Score, SoftScore, Terms, TermScore
+    from sartor.core.score import Budget, FunctionScore, Score, SoftScore, Terms, TermScore
     from sartor.core.space import F, Part, SearchSpace, Slot
     from sartor.core.task import Batch, Path, Split, Supernet, Task
     from sartor.core.types import Architecture, Json, Optimiser
@@ -19,7 +19,7 @@ _HOME = {
     "sartor.core.errors": ("Unreachable", "UserError"),
     "sartor.core.method": ("Chooser", "Found", "Landed", "Measurement", "Method", "Target"),
     "sartor.core.registry": ("Registry", "parse_reference"),
-    "sartor.core.score": ("Budget", "Score", "SoftScore", "Terms", "TermScore"),
+    "sartor.core.score": ("Budget", "FunctionScore", "Score", "SoftScore", "Terms", "TermScore"),
     "sartor.core.space": ("F", "Part", "SearchSpace", "Slot"),
     "sartor.core.types": ("Architecture", "Json", "Optimiser"),
     "sartor.core.task": ("Batch", "Path", "Split", "Supernet", "Task"),
@@ -35,6 +35,7 @@ __all__ = [
     "Chooser",
     "F",
     "Found",
+    "FunctionScore",
     "Json",
     "Landed",
     "Measurement",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from sartor.core.errors import UserError
 from sartor.core.space import F, SearchSpace, Slot
+from sartor.core.types import Architecture
 from sartor.core.units import Metric, parse_limit, show
 
 if TYPE_CHECKING:
@@ -118,6 +119,18 @@ class Score(ABC):
                 f"write the limit in {self.metric.unit}."
             )
         return Budget(self, value, sense)
+
+
+class FunctionScore(Score):
+    """Any function of a space and one of its architectures; what it raises is raised, NaN is a failure."""
+
+    def __init__(
+        self, space: SearchSpace, metric: Metric, function: Callable[[SearchSpace, Architecture], float]
+    ) -> None:
+        self.space, self.metric, self.function = space, metric, function
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        return np.array([self.function(self.space, self.space.canonical(arch)) for arch in archs], dtype=np.float64)
 
 
 class SoftScore(Score):

@@ -15,6 +15,7 @@ from sartor.workflow.measuring import (
     remeasure,
 )
 from sartor.workflow.networks import load_architecture, load_network, method_of, train_network
+from sartor.workflow.oracle import oracle
 from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_task, search
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "measure_parts",
     "method_of",
     "opened",
+    "oracle",
     "remeasure",
     "search",
     "train_network",
