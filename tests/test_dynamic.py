@@ -152,6 +152,14 @@ def test_a_slower_device_is_answered_after_one_window(directory: Path) -> None:
     assert not slowed(network, scale, 50)  # met from then on
 
 
+@pytest.mark.parametrize("before", range(10))
+def test_a_change_anywhere_in_a_window_takes_one_decision(directory: Path, before: int) -> None:
+    network = DynamicNetwork(directory, 8.0, window=10, warmup=0, margin=0.0)
+    slowed(network, 1.0, before)
+    (event,) = slowed(network, 2.0, 60)
+    assert event.scale == pytest.approx(2.0)
+
+
 def test_a_much_slower_device_needs_several_blocks(directory: Path) -> None:
     network = DynamicNetwork(directory, 8.0, window=5, warmup=2, margin=0.0)
     (event,) = slowed(network, 2.0, 7)

@@ -8,10 +8,11 @@
     network.limit_ms = 12  # the budget has changed
 
 Q. Wang, S. Cao et al., "MathNAS", NeurIPS 2023, section 3.4. The mean latency of a window is compared with the limit.
-When it is above, or far below, all latencies of the tables are scaled to what was measured. Too slow: every change of
-one block by one level is tried, and where none keeps the limit the best network of all is computed exactly. Too fast:
-the best of all at once (published: one level there too), because to compute it takes less than a run. Only blocks that
-differ are loaded. `python controller.py DIRECTORY --limit 20` shows it.
+When it is above, or far below, all latencies of the tables are scaled to what the second half of the window measured;
+where it became slower within the window, after half a window more. Too slow: every change of one block by one level is
+tried, and where none keeps the limit the best network of all is computed exactly. Too fast: the best of all at once
+(published: one level there too), because to compute it takes less than a run. Only blocks that differ are loaded.
+`python controller.py DIRECTORY --limit 20` shows it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+RISE = 1.1  # from one half of a window to the other: the machine became slower in between
 Choice = tuple[int, ...]
 """A block of every slot, counted from the fastest."""
 
@@ -151,6 +153,8 @@ class DynamicNetwork:
         self._options = _session_options(threads)
         self._times: list[float] = []
         self._skip = 0
+        self._steps: list[tuple[Any, Any]] = []
+        self._output: Any = None
         self._loaded: dict[str, Any] = {}
         self._resident = resident
         if resident:
@@ -171,10 +175,11 @@ class DynamicNetwork:
 
     def run(self, *inputs: Any) -> Any:
         """One inference that nobody watches."""
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(x)) for x in inputs]
-        for session in self._running:
-            values = session.run_with_ort_values(["output"], {f"input{i}": x for i, x in enumerate(values)})
-        return values[0].numpy()
+        for i, x in enumerate(inputs):
+            self._steps[0][1].bind_ortvalue_input(f"input{i}", _value(np.ascontiguousarray(x)))
+        for session, binding in self._steps:
+            session.run_with_iobinding(binding)
+        return np.array(self._output.numpy())
 
     def switch(self, choice: Sequence[int]) -> int:
         """Run as another network from now on; loads what is not loaded. Returns how many blocks differ."""
@@ -182,11 +187,23 @@ class DynamicNetwork:
         before = self._loaded
         loaded = {file: before[file] if file in before else self._load(file) for file in new}
         self._loaded = {**before, **loaded} if self._resident else loaded
-        self._running = [loaded[file] for file in new]
+        self._join([loaded[file] for file in new])
         swapped = sum(a != b for a, b in zip(self.choice, choice))
         self.choice = tuple(choice)
-        self._times, self._skip = [], self.warmup
+        self._times, self._skip, self._waited = [], self.warmup, False
         return swapped
+
+    def _join(self, sessions: Sequence[Any]) -> None:
+        """Lead the output of each to the next through a buffer: a run allocates nothing."""
+        self._steps = []
+        for i, session in enumerate(sessions):
+            binding = session.io_binding()
+            if i:
+                binding.bind_ortvalue_input("input0", self._output)
+            shape = session.get_outputs()[0].shape
+            self._output = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cpu")
+            binding.bind_ortvalue_output("output", self._output)
+            self._steps.append((session, binding))
 
     def files(self, choice: Sequence[int]) -> list[str]:
         """What a network is made of, in order."""
@@ -222,10 +239,13 @@ class DynamicNetwork:
         self._times.append(ms)
         if len(self._times) < self.window:
             return None
-        mean, self._times = fmean(self._times), []
-        if self.floor * self._limit <= mean <= self._limit:
+        first, last = self._times[: self.window // 2], self._times[self.window // 2 :]
+        mean, now = fmean(self._times), fmean(last)
+        changed = mean > self._limit and now > RISE * fmean(first) and not self._waited
+        self._times, self._waited = last if changed else [], changed
+        if changed or self.floor * self._limit <= mean <= self._limit:
             return None
-        self.scale = mean / self.tables.latency(self.choice)
+        self.scale = now / self.tables.latency(self.choice)
         return self._decide("slow" if mean > self._limit else "fast", mean)
 
     def _decide(self, reason: str, mean: float) -> Event | None:
@@ -255,6 +275,10 @@ class DynamicNetwork:
         if lower is not None:
             return lower, "one block"
         return (self.tables.fastest(), "fastest") if best is None else (best, "exact")
+
+
+def _value(x: Any) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(x)
 
 
 def _session_options(threads: int) -> Any:
