@@ -8,6 +8,7 @@ Then the best network by accuracy at 224 pixels within 100 random limits on the 
 long that takes. No network of it was built or measured: what is found is predicted.
 
     python benchmarks/ofa.py
+    python benchmarks/ofa.py figure     # docs/img/mathnas_front.svg: the front, and search time against the limit
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import Results, interval, parser
+from common import RESULTS, Results, interval, parser
 from sartor import tables
 from sartor.choose.exact import maximise
 from sartor.choose.solve import reachable
@@ -29,6 +30,8 @@ from sartor.predictors.evaluate import quality
 from sartor.predictors.pairs import Pairs
 from sartor.predictors.ridge import Ridge
 from sartor.quality.estimate import Estimate
+from sartor.report.style import BLUE, VERMILLION, canvas, legend_above, quiet, styled
+from sartor.runs import read_json
 from sartor.spaces.tabled import OFA_RESOLUTIONS, Tabled
 
 SEEDS, LIMITS = 10, 100
@@ -41,7 +44,14 @@ def one_hot(space: SearchSpace) -> SearchSpace:
 
 
 def main() -> None:
-    parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("what", nargs="?", choices=["measure", "figure"], default="measure")
+    if options.parse_args().what == "figure":
+        drawn = svg(
+            picture(read_json(RESULTS / "ofa.json")["rows"]), "Best network within a limit, and time to find it"
+        )
+        (RESULTS.parent.parent / "docs" / "img" / "mathnas_front.svg").write_text(drawn)
+        return
     torch.set_num_threads(1)
     root = os.environ.get("SARTOR_DATA", "../shared/data")
     known = tables.load("ofa-mobilenetv3", f"{root}/ofa_mobilenetv3_imagenet_top1.csv")
@@ -118,6 +128,28 @@ def joint(space: SearchSpace, archs: Any, values: F, timed: Any, column: str) ->
         "seconds, most": max(row["seconds"] for row in out),
     }
     return {"figures": figures, "limits": out}
+
+
+@styled
+def picture(rows: Any) -> Any:
+    """Left: the front. Right: search time against the limit (MathNAS, appendix, Fig. 6a)."""
+    figure = canvas(2.9)
+    left, right = figure.subplots(1, 2)
+    marks = (("titan_rtx_1_ms", "batch of 1", BLUE, "o"), ("titan_rtx_64_ms", "batch of 64", VERMILLION, "D"))
+    for column, label, colour, marker in marks:
+        limits = next(row["limits"] for row in rows if row["cell"].get("joint search") == column)
+        limits = sorted((row for row in limits if row["accuracy"] is not None), key=lambda row: row["limit_ms"])
+        x = [row["limit_ms"] / limits[-1]["limit_ms"] for row in limits]
+        style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 3, "label": label}
+        left.plot(x, [row["accuracy"] for row in limits], linewidth=1.2, **style)
+        right.plot(x, [1e3 * row["seconds"] for row in limits], linestyle="", **style)
+    for ax in (quiet(left, grid="both"), quiet(right, grid="both")):
+        ax.set_xlabel("limit over the largest limit")
+        legend_above(ax)
+    left.set_ylabel("best predicted accuracy (%)")
+    right.set_ylabel("time to a proven optimum (ms)")
+    right.set_ylim(bottom=0)
+    return figure
 
 
 if __name__ == "__main__":
