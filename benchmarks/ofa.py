@@ -47,10 +47,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("what", nargs="?", choices=["measure", "figure"], default="measure")
     if options.parse_args().what == "figure":
-        drawn = svg(
-            picture(read_json(RESULTS / "ofa.json")["rows"]), "Best network within a limit, and time to find it"
-        )
-        (RESULTS.parent.parent / "docs" / "img" / "mathnas_front.svg").write_text(drawn)
+        out = RESULTS.parent.parent / "docs" / "img" / "mathnas_front.svg"
+        picture(read_json(RESULTS / "ofa.json")["rows"]).savefig(out, facecolor="white")
         return
     torch.set_num_threads(1)
     root = os.environ.get("SARTOR_DATA", "../shared/data")
