@@ -97,7 +97,7 @@ def adapt(
     shared, predicted = graded(drawn), worth(kept, drawn)
 
     where = run.path / "dynamic"
-    chain = build.write_blocks(bank, where)
+    chain = build.write_blocks(bank.cpu(), where)
     found = tuple(k.index(j) for k, j in zip(kept.keep, searched.architecture))
     build.write_dynamic(where, bank, chain, worth, build.unmeasured(kept), task.metric, None)
     error = build.disagreement(where, bank, [found, *drawn[:5]])
