@@ -99,6 +99,7 @@ def test_block_tables_ask_as_published_and_are_right_where_the_world_adds_up() -
     best = np.where(keeps, good(space)(every), -np.inf).max()
     assert good(space)([found.architecture])[0] == pytest.approx(best)
     assert found.extras["predicted"] == pytest.approx(best)
+    assert found.extras["program"] == "optimal"
     assert found.winner == found.argmax
 
 

@@ -158,8 +158,13 @@ class MathNAS(MathNASSettings):
     ) -> Found:
         """The best network within the budgets: by the answers where there are any, or else by the program."""
         score = learned.score
-        best = self._program(space, score, budgets, rng)
-        extras: dict[str, Json] = {"quality": score.metric.name, "predicted": float(score([best.architecture])[0])}
+        arch, status = self._program(space, score, budgets, rng)
+        best = _landed(arch, budgets, status)
+        extras: dict[str, Json] = {
+            "quality": score.metric.name,
+            "predicted": float(score([arch])[0]),
+            "program": status,
+        }
         winner = best
         if isinstance(score, Estimate):
             low, high = score.interval([best.architecture])
@@ -172,12 +177,17 @@ class MathNAS(MathNASSettings):
                 extras["answer"] = learned.told[arch]
         return Found(space, "mathnas", tuple(budgets), winner, best, extras)
 
-    def _program(self, space: SearchSpace, score: Score, budgets: Sequence[Budget], rng: np.random.Generator) -> Landed:
-        """The best by the prediction: of all networks where they can be looked at, or by the integer program."""
+    def _program(
+        self, space: SearchSpace, score: Score, budgets: Sequence[Budget], rng: np.random.Generator
+    ) -> tuple[Architecture, str]:
+        """The best by the prediction: of all networks where they can be looked at, or by the integer program.
+
+        And whether that is proven: `optimal`, or `verified`, the best so far.
+        """
         if isinstance(score, Estimate):
             archs = admissible(list(space.enumerate()), budgets) if space.size <= ENUMERATE else []
             if archs:
-                return _landed(archs[int(np.argmax(score.normal(archs)[0]))], budgets, "optimal")
+                return archs[int(np.argmax(score.normal(archs)[0]))], "optimal"
             reward = score.polynomial()
         else:
             terms = score.terms()
@@ -187,7 +197,7 @@ class MathNAS(MathNASSettings):
         if not all(b.feasible(float(b.score([best.architecture])[0])) for b in budgets):
             together = " and ".join(map(str, budgets))
             raise Unreachable(f"no network was found within {together} together; raise one of the limits.")
-        return _landed(best.architecture, budgets, best.status)
+        return best.architecture, best.status
 
 
 def _landed(arch: Architecture, budgets: Sequence[Budget], status: str) -> Landed:

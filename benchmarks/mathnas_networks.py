@@ -1,0 +1,324 @@
+"""MathNAS on networks that are trained here: a supernet, what is predicted of its sub-networks, a search, a training.
+
+Must show 6, one space at a time, on real data, in a reduced width: never fewer slots or candidates.
+
+1. supernet: trained by the sandwich rule; its largest network has to reach a floor on `valid`.
+2. sub-networks drawn uniformly and graded on `valid` by the weights that they share; what predicts that: block tables
+   (Algorithm 1), the estimate from answers about others, and multiply-accumulates alone, which have to be beaten.
+   Intervals are of resampled networks, for one supernet. Where a slot has thousands of blocks, tables are of `few` a
+   unit, spread over multiply-accumulates, as the paper's Figure 1 has 5 a unit.
+3. search: within a budget of multiply-accumulates, by the estimate, and by block tables over the `few`; the program's
+   status says whether its optimum is proven. What the estimate's search found and a random network of the same
+   multiply-accumulates are trained from scratch and tested: one seed each, so that a ranking is undecided.
+
+Reduced: at most an hour on one core. Full: all images, 32 px, width 1, 100 epochs.
+
+    python benchmarks/mathnas_networks.py mobilenetv3|supervit [--full]
+    python benchmarks/mathnas_networks.py figure     # docs/img/mathnas_networks.svg from the results
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import sartor
+from common import CACHE, RESULTS, Results, parser
+from sartor import workflow
+from sartor.core import METRICS, Architecture, F, Score, SearchSpace, Task, TermScore
+from sartor.core.restricted import Restricted
+from sartor.methods import METHODS
+from sartor.predictors.evaluate import quality
+from sartor.quality.blocks import additive_macs, base_network, block_score
+from sartor.quality.estimate import Estimate
+from sartor.quality.supernet import Remembered
+from sartor.report.style import BLUE, INK, canvas, quiet, styled
+from sartor.report.values import known
+from sartor.runs import Run, read_json
+from sartor.training.recipe import Recipe
+from sartor.training.tasks import for_search
+
+SEED, DRAWN, RESAMPLED = 0, 200, 1000
+KEPT = ("macs", "params", "epochs", "loss")  # of a training
+NEAR = 0.02  # how far multiply-accumulates of the random network may be from those of the network found
+MODES = {"block tables": "per_block", "block tables without MACs": "none"}
+GOAL = "largest network reaches the floor; order of 200 sub-networks predicted better than by MACs; program optimal"
+REDUCED: dict[str, dict[str, Any]] = {
+    "mobilenetv3": {
+        "space": "mobilenetv3:cifar?width=0.25&resolution=12",
+        "data": "parquet:{data}/cifar10?images=31250&resolution=12",
+        "floor": 60.0,
+        "few": 5,
+        "share": 0.4,
+        "search": {
+            "epochs": 8,
+            "batch_size": 64,
+            "optimiser": "adamw",
+            "lr": 0.004,
+            "queries": 120,
+            "calibration": 2,
+            "valid_batches": 3,
+        },
+        "recipe": {"epochs": 3, "batch_size": 64, "optimiser": "adamw", "lr": 0.004, "evaluate_every": 0},
+    },
+}
+FULL: dict[str, dict[str, Any]] = {
+    name: {
+        "space": f"{name}:cifar",
+        "data": "parquet:{data}/cifar10",
+        "floor": 85.0,
+        "few": few,
+        "share": 0.4,
+        "search": {"epochs": 100, "batch_size": 128, "queries": 781},
+        "recipe": {"epochs": 100, "batch_size": 128, "evaluate_every": 0},
+    }
+    for name, few in (("mobilenetv3", 5), ("supervit", None))
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("space", choices=[*FULL, "figure"])
+    given = options.parse_args()
+    if given.space == "figure":
+        picture([read_json(file) for name in FULL if (file := RESULTS / f"mathnas_{name}.json").exists()])
+        return
+    setting = (FULL if given.full else REDUCED)[given.space]
+    torch.set_num_threads(torch.get_num_threads() if given.full else 1)
+    space: Any = sartor.spaces.get(setting["space"])
+    root = os.environ.get("SARTOR_DATA", "../shared/data")
+    task = sartor.tasks.get(setting["data"].format(data=root), "cuda" if torch.cuda.is_available() else "cpu")
+    name = f"mathnas_{given.space}{'_full' if given.full else ''}"
+    job = {**setting, "data_name": task.describe(), "seed": SEED, "drawn": DRAWN, "modes": MODES}
+    results = Results(name, GOAL, job)
+    with Run(CACHE / name, {"benchmark": name, **setting}, SEED) as run:
+        Experiment(space, task, setting, results, run).all()
+
+
+class Experiment:
+    """What is done with one space, resumed where it stopped."""
+
+    def __init__(self, space: SearchSpace, task: Task, setting: dict[str, Any], results: Results, run: Run) -> None:
+        self.space, self.task, self.setting, self.results, self.run = space, task, setting, results, run
+        self.macs, few = additive_macs(space), setting["few"]
+        self.window = space if few is None else space.restrict(spread(self.macs.unary, few))
+        began = time.process_time()
+        engine = METHODS["mathnas"].of(setting["search"])
+        stage = run.stage("search")  # the search finds this supernet, and what it was asked about
+        self.actual = Remembered(engine.oracle(space, [], stage, for_search(task)), stage)
+        self.trained_in = time.process_time() - began
+
+    def all(self) -> None:
+        row = self.results.row
+        supernet = row({"what": "supernet"}, self.supernet)
+        blocks, estimate = (row({"what": what}, getattr(self, what)) for what in ("blocks", "estimate"))
+        by = {what: row({"what": "search", "by": what}, partial(self.search, what)) for what in ("blocks", "estimate")}
+        found = by["estimate"]
+        networks = {"found": tuple(found["architecture"]), "random": self.random(found["macs"])}
+        trained = {
+            name: row({"what": "train", "network": name}, partial(self.train, arch)) for name, arch in networks.items()
+        }
+        self.results.summarise(
+            rows=[
+                {"predictor": name, "answers": r["asked"], **of}
+                for r in (blocks, estimate)
+                for name, of in r["figures"].items()
+            ],
+            supernet={key: supernet[key] for key in ("largest", "smallest", "floor", "floor reached")},
+            searches=[
+                {"predictor": what, **{key: of[key] for key in ("status", "macs", "limit", "supernet answer")}}
+                for what, of in by.items()
+            ],
+            networks=[
+                {"network": name, **{key: of[key] for key in ("test", "macs", "params", "epochs")}, "seeds": 1}
+                for name, of in trained.items()
+            ],
+            verdict="undecided: one seed each",
+        )
+
+    # ------------------------------------------------------------------ steps
+
+    def supernet(self) -> dict[str, Any]:
+        largest, smallest = self.actual(self.ends()).tolist()
+        floor = self.setting["floor"]
+        return {
+            "metric": self.task.metric.name,
+            "largest": largest,
+            "smallest": smallest,
+            "macs": self.macs(self.space, self.ends()).tolist(),
+            "floor": floor,
+            "floor reached": largest >= floor,
+            "loss": [e["loss"] for e in self.run.stage("search").stage("supernet").journal() if e["event"] == "epoch"],
+            "cpu_seconds": self.trained_in,  # of the last sitting
+        }
+
+    def blocks(self) -> dict[str, Any]:
+        """Block tables of the window, and random networks of it."""
+        macs, asked = additive_macs(self.window), Asked(self.actual, self.window)
+        said: dict[str, Score] = {}
+        for name, mode in MODES.items():
+            said[name] = block_score(self.window, asked, macs, mode=mode)  # type: ignore[arg-type]
+        archs = different(self.window, DRAWN, self.run.rng("drawn", "window"), set(asked.seen))
+        return {"asked": len(asked.seen), **self.compared(self.window, archs, said)}
+
+    def estimate(self) -> dict[str, Any]:
+        """The estimate from random networks, and others."""
+        count = self.setting["search"]["queries"]
+        archs = different(self.space, count + DRAWN, self.run.rng("drawn"))
+        known, rest = archs[:count], archs[count:]
+        learned = Estimate(self.space, known, self.actual(known), metric=self.actual.metric)
+        row = self.compared(self.space, rest, {"estimate": learned})
+        return {"asked": count, "explained": learned.explained, "weights": learned.weights, **row}
+
+    def compared(self, space: SearchSpace, archs: Sequence[Architecture], by: dict[str, Score]) -> dict[str, Any]:
+        """What each score says of networks, beside their grades and multiply-accumulates."""
+        actual, macs = Asked(self.actual, space)(archs), counted(space)(archs)
+        said = {name: score(archs) for name, score in by.items()}
+        rng = self.run.rng("resampled", space.name)
+        figures = {name: figures_of(values, actual, rng) for name, values in said.items()}
+        alone = figures_of(macs, actual, rng)
+        del alone["RMSE"]
+        return {
+            "actual": actual.round(3).tolist(),
+            "macs": macs.tolist(),
+            "predicted": {name: values.round(3).tolist() for name, values in said.items()},
+            "figures": figures | {f"MACs alone, beside {next(iter(by))}": alone},
+            "spread": {"lowest": float(actual.min()), "highest": float(actual.max()), "std": float(actual.std())},
+        }
+
+    def search(self, by: str) -> dict[str, Any]:
+        """By the method itself; what it asks about is what was asked already."""
+        began = time.process_time()
+        high, low = self.macs(self.space, self.ends()).tolist()
+        space = self.window if by == "blocks" else self.space
+        cost = counted(space)
+        budget = cost.at(f"{(low + self.setting['share'] * (high - low)) / 1e6:.3g}MMACs")
+        settings = {**self.setting["search"], "predictor": by}
+        if by == "blocks":
+            with tempfile.TemporaryDirectory() as scratch, Run(scratch, {"benchmark": by}, SEED) as run:
+                asked = [Asked(self.actual, space)]
+                found = sartor.search("mathnas", space, None, budget=budget, objectives=asked, run=run, **settings)
+        else:
+            found = sartor.search("mathnas", space, self.task, budget=budget, run=self.run, **settings)
+        arch, best = found.architecture, found.argmax.architecture
+        return {
+            "architecture": list(arch),
+            "status": found.extras["program"],
+            "landing": found.winner.status,
+            "macs": float(cost([arch])[0]),
+            "limit": budget.limit,
+            "supernet answer": float(Asked(self.actual, space)([arch])[0]),
+            "of the program": {
+                "architecture": list(best),
+                "predicted": found.extras["predicted"],
+                "supernet answer": float(Asked(self.actual, space)([best])[0]),
+            },
+            "cpu_seconds": time.process_time() - began,
+        }
+
+    def ends(self) -> list[Architecture]:
+        """The largest network and the smallest."""
+        return [base_network(self.space, macs) for macs in (self.macs, self.macs.times(-1.0))]
+
+    def random(self, macs: float) -> Architecture:
+        """The first random network with about these multiply-accumulates, and no more."""
+        rng = self.run.rng("random")
+        while True:
+            (arch,) = self.space.sample(rng, 1)
+            if (1.0 - NEAR) * macs <= self.macs(self.space, [arch])[0] <= macs:
+                return arch
+
+    def train(self, arch: Architecture) -> dict[str, Any]:
+        recipe = Recipe().override(self.setting["recipe"])
+        began = time.process_time()
+        with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"benchmark": "train"}, SEED) as run:
+            result: Any = workflow.train_network(self.space, arch, self.task, recipe, run)
+        spent = {"cpu_seconds": time.process_time() - began}
+        return {"architecture": list(arch), "test": result["value"], **{k: result[k] for k in KEPT}, **spent}
+
+
+class Asked(Score):
+    """A score of networks of a space, asked about a sub-space; notes what was asked."""
+
+    def __init__(self, score: Score, space: SearchSpace) -> None:
+        self.score, self.space, self.metric = score, space, score.metric
+        self.seen: list[Architecture] = []
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        self.seen += [a for arch in archs if (a := self.space.canonical(arch)) not in self.seen]
+        lifts = self.space.lift if isinstance(self.space, Restricted) else self.space.canonical
+        return self.score([lifts(arch) for arch in archs])
+
+
+def counted(space: SearchSpace) -> Score:
+    """Multiply-accumulates with terms, so that programs are solved exactly."""
+    return TermScore(space, METRICS["macs"], additive_macs(space))
+
+
+def spread(costs: Sequence[F], few: int) -> dict[int, list[int]]:
+    """Per slot: the candidates closest to `few` costs from the least to the most, in equal steps."""
+    steps = [np.linspace(cost.min(), cost.max(), few) for cost in costs]
+    return {i: [int(np.argmin(np.abs(cost - at))) for at in row] for i, (cost, row) in enumerate(zip(costs, steps))}
+
+
+def different(
+    space: SearchSpace, count: int, rng: np.random.Generator, known: set[Architecture] | None = None
+) -> list[Architecture]:
+    """Random networks, uniform over the space, all different and none of the known."""
+    found: dict[Architecture, None] = {}
+    while len(found) < count:
+        found |= dict.fromkeys(arch for arch in space.sample(rng, count) if arch not in (known or ()))
+    return list(found)[:count]
+
+
+def figures_of(predicted: F, actual: F, rng: np.random.Generator) -> dict[str, Any]:
+    """Spearman, Kendall and RMSE with the 95 % intervals of resampled networks."""
+    names = {"Spearman": "spearman", "Kendall": "kendall", "RMSE": "rmse"}
+    whole = quality(predicted, actual)
+    draws = [rng.integers(len(actual), size=len(actual)) for _ in range(RESAMPLED)]
+    again = [quality(predicted[d], actual[d]) for d in draws]
+    out: dict[str, Any] = {"networks": len(actual)}
+    for name, key in names.items():
+        low, high = np.quantile([q[key] for q in again], [0.025, 0.975])
+        out[name] = {"mean": whole[key], "low": float(low), "high": float(high)}
+    return out
+
+
+# ---------------------------------------------------------------------- picture
+
+
+@styled
+def scatter(data: Sequence[dict[str, Any]]) -> Any:
+    """Predicted against graded by the supernet: a row per space, a column per predictor."""
+    figure = canvas(0.4 + 3.3 * len(data), 7.4)
+    grid = figure.subplots(len(data), 2, squeeze=False)
+    for row, result in zip(grid, data):
+        for ax, (what, name) in zip(row, (("blocks", "block tables"), ("estimate", "estimate"))):
+            found = next(r for r in result["rows"] if r["cell"]["what"] == what)
+            truth, said = np.array(found["actual"]), np.array(found["predicted"][name])
+            ends = np.array([min(truth.min(), said.min()) - 1, max(truth.max(), said.max()) + 1])
+            quiet(ax, grid="both").set_aspect("equal", adjustable="box")
+            ax.plot(ends, ends, color=INK, linewidth=0.8, alpha=0.8)
+            ax.scatter(truth, said, s=13, color=BLUE, alpha=0.75, linewidths=0)
+            rho = found["figures"][name]["Spearman"]["mean"]
+            space, label = result["benchmark"].removeprefix("mathnas_"), known(result["rows"][0]["metric"]).label
+            ax.set_title(f"{space}: {name}, {found['asked']} answers, Spearman {rho:.2f}", loc="left")
+            ax.set(xlim=ends, ylim=ends, xlabel=f"{label}, graded by the supernet", ylabel=f"predicted {label}")
+    return figure
+
+
+def picture(data: Sequence[dict[str, Any]]) -> None:
+    out = Path(__file__).parent.parent / "docs" / "img" / "mathnas_networks.svg"
+    scatter(data).savefig(out, facecolor="white")
+
+
+if __name__ == "__main__":
+    main()
