@@ -219,6 +219,8 @@ def test_methods_that_predict_keep_budget_and_queries(
     asked = {"mathnas-paper": 18, "lana": 17}.get(method, 60)
     assert found["accuracy_rows"] <= asked
     assert found["spearman_mean"] > 0.5
+    (point,) = (p for p in found["points"] if p["method"] == method)
+    assert 0.5 < point["spearman_all"] < 1.0
     assert found["budget_met_share"] == 1.0
     assert found["test_mean"] > np.quantile(table.columns["test_acc"][table.columns["pi_ms"] <= limit], 0.6)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sartor.core import F, SearchSpace, UserError
 from sartor.predictors import Predictor
 from sartor.predictors.gnn import GCN, GNN, PlainGNN
+from sartor.predictors.gp import GP
 from sartor.predictors.pairs import Pairs, _left_out
 from sartor.predictors.ridge import Ridge
 from sartor.predictors.svm import SVM
@@ -35,6 +36,7 @@ def small(kind: type[GNN]) -> Callable[[], GNN]:
 MAKERS: dict[str, Callable[[], Predictor]] = {
     "pairs": Pairs,
     "svm": lambda: SVM(epsilon=0.1),
+    "gp": lambda: GP(steps=10),
     "gnn": small(GNN),
     "gnn-plain": small(PlainGNN),
     "gcn": small(GCN),
@@ -232,6 +234,22 @@ def test_svm_learns_interactions_and_takes_what_it_is_given() -> None:
     assert (svm.stats["width"], svm.stats["cost"], svm.stats["epsilon"]) == (2.0, 5.0, 0.3)
 
 
+def test_a_gaussian_process_finds_the_slots_that_matter_and_what_is_noise() -> None:
+    space, rng = Grid(8, 3), np.random.default_rng(0)
+
+    def few(archs: object) -> F:
+        index = np.asarray(archs)
+        return np.cos(2.0 * index[:, 0] + index[:, 1] * index[:, 2])
+
+    gp, svm = GP(), SVM()
+    assert rmse(gp, space, 200, few, noise=0.1) < 0.5 * rmse(svm, space, 200, few, noise=0.1)
+    assert gp.stats["noise"] == pytest.approx(0.1, rel=0.3)
+    ridge, learnt = (rmse(p, Grid(21, 7), 200, additive(Grid(21, 7)), noise=0.3) for p in (Ridge(), GP()))
+    assert learnt < 1.1 * ridge
+    same = GP().fit(space, space.sample(rng, 20), np.ones(20), metric=LATENCY)
+    assert same(space.sample(rng, 5)) == pytest.approx(np.ones(5))
+
+
 # ---------------------------------------------------------------------- choosing among them
 
 
@@ -240,7 +258,7 @@ def test_auto_is_quick_and_all_is_all() -> None:
     assert fitting.compared("auto", Grid(9, 7), 2000) == ["ridge", "pairs", "mlp"]
     assert fitting.compared("auto", CELLS, 100) == ["ridge", "pairs", "mlp"]
     assert fitting.compared("gcn", CELLS, 100) == ["ridge", "gcn"]
-    everything = {"ridge", "pairs", "mlp", "svm", "gnn", "gnn-plain", "gcn"}
+    everything = {"ridge", "pairs", "mlp", "svm", "gp", "gnn", "gnn-plain", "gcn"}
     assert set(fitting.compared("all", CELLS, 100)) == everything
     assert set(fitting.compared("all", Ragged(), 100)) == everything | {"lookup"}
 
@@ -252,6 +270,7 @@ def test_auto_is_quick_and_all_is_all() -> None:
         lambda: Pairs((1.0, -1.0)),
         lambda: Pairs((1.0, 1.0)).fit(CELLS, [(0,) * 6] * 2, [1.0, 2.0], metric=LATENCY),
         lambda: SVM(cost=0.0),
+        lambda: GP(steps=0),
         lambda: GNN(epochs=0),
         lambda: GCN(validation=1.0),
     ],

@@ -299,18 +299,23 @@ class _Grader:
             "test": None if arch is None else self.values[job.test].get(arch),
             "costs": {cost: None if arch is None else self.values[cost].get(arch) for cost in job.costs},
             "met": self.meets(arch),
-            "spearman": None if predicted is None else self._spearman(predicted, quality.read),
+            **self._ordered(predicted, quality.read),
             "accuracy_rows": len(quality.read),
             "cost_rows": sum(len(s.read) if isinstance(s, Asked) else job.cost_rows or 0 for s in costs.values()),
         }
 
-    def _spearman(self, predicted: Score, read: set[Architecture]) -> float | None:
-        """Rank correlation with the test accuracy of the networks that were not asked about."""
+    def _ordered(self, predicted: Score | None, read: set[Architecture]) -> dict[str, float | None]:
+        """Rank correlation with the test accuracy: of the networks that were not asked about, and of all."""
         from scipy.stats import spearmanr
 
-        rest = [arch for arch in self.usable if arch not in read]
-        values = self.values[self.job.test]
-        return float(spearmanr(predicted(rest), [values[arch] for arch in rest]).statistic) if len(rest) > 1 else None
+        if predicted is None:
+            return {"spearman": None, "spearman_all": None}
+        said, values = predicted(self.usable), np.array([self.values[self.job.test][arch] for arch in self.usable])
+        new = np.array([arch not in read for arch in self.usable])
+        return {
+            name: float(spearmanr(said[kept], values[kept]).statistic) if kept.sum() > 1 else None
+            for name, kept in (("spearman", new), ("spearman_all", np.ones_like(new)))
+        }
 
     def summary(self, name: str, points: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
         """Means over seeds; `test_std` is the standard deviation of a sample (n - 1)."""

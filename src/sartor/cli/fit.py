@@ -14,7 +14,7 @@ Predictor = Annotated[
     str,
     typer.Option(
         help="auto (the quick ones) or all (minutes), which let the figures choose, or ridge, lookup, pairs, mlp, svm, "
-        "gnn, gnn-plain, gcn."
+        "gp, gnn, gnn-plain, gcn."
     ),
 ]
 

@@ -183,7 +183,9 @@ class MathNASSettings(Settings):
     )
     rounds: int = Field(4, ge=1, description="estimate: how often the estimate is made anew for those (ours)")
     members: tuple[str, ...] = Field(
-        ("ridge", "pairs", "svm", "gnn-plain"), min_length=1, description="estimate: predictors that are stacked (ours)"
+        ("ridge", "pairs", "svm", "gp", "gnn-plain"),
+        min_length=1,
+        description="estimate: predictors that are stacked (ours)",
     )
     contexts: int = Field(
         1, ge=1, description="blocks: 1 measures in the average network, more in as many random ones (partial sampling)"

@@ -17,6 +17,7 @@ PREDICTORS: Registry[Predictor] = Registry(
         "mlp": "sartor.predictors.mlp:MLP",
         "pairs": "sartor.predictors.pairs:Pairs",
         "svm": "sartor.predictors.svm:SVM",
+        "gp": "sartor.predictors.gp:GP",
         "gnn": "sartor.predictors.gnn:GNN",
         "gnn-plain": "sartor.predictors.gnn:PlainGNN",
         "gcn": "sartor.predictors.gnn:GCN",

@@ -21,7 +21,7 @@ from sartor.core.progress import progress
 from sartor.predictors import PREDICTORS, Predictor
 from sartor.predictors.evaluate import splits
 
-MEMBERS = ("ridge", "pairs", "svm", "gnn-plain")
+MEMBERS = ("ridge", "pairs", "svm", "gp", "gnn-plain")
 LEAST = 4  # answers
 _FOLDS = 5
 _FEW = 40  # answers; below, ridge alone

@@ -46,6 +46,7 @@ class ActiveSampling(RandomSearch):
         self.metric, self.first, self.budgets, self.members = metric, first, budgets, tuple(members)
         self.sign = 1.0 if metric.better == "more" else -1.0
         self._every: list[Architecture] | None = None
+        self._ends: list[Architecture] | None = None
 
     @property
     def answers(self) -> dict[Architecture, float]:
@@ -94,7 +95,9 @@ class ActiveSampling(RandomSearch):
     def _pool(self, rng: np.random.Generator, estimate: Estimate) -> list[Architecture]:
         """Every network that may be the result, or many in a space that is too large."""
         if self.space.size <= ENUMERATE:
-            return admissible(self._whole(), self.budgets)
+            if self._ends is None:
+                self._ends = admissible(self._whole(), self.budgets)
+            return self._ends
         known = self.answers
         best = sorted(known, key=lambda arch: self.sign * known[arch], reverse=True)[:_BEST]
         top = best_within(self.space, estimate.polynomial(), self.budgets, rng=rng, seconds=_SECONDS).architecture
