@@ -111,6 +111,14 @@ def limits(table: Any, costs: tuple[str, ...], seed: int) -> list[str]:
     ]
 
 
+def asking_all(table: Any, row: dict[str, Any]) -> float:
+    """How far the network of best validation accuracy within the limits is below the optimum by test accuracy."""
+    costs = PAIRS[row["cell"]["columns"]]
+    keeps = [table.columns[cost] <= float(limit.rstrip("mJs")) for cost, limit in zip(costs, row["limits"])]
+    best = int(np.argmax(np.where(np.all(keeps, axis=0), table.columns[VALID], -np.inf)))
+    return float(row["optimum"] - table.columns[TEST][best])
+
+
 def budgets(results: Results, table: Any, only: str | None) -> dict[str, Any]:
     @cache
     def fitted(cost: str, draw: int) -> Cautious:
@@ -148,6 +156,7 @@ def budgets(results: Results, table: Any, only: str | None) -> dict[str, Any]:
                         "found nothing": sum(row["architecture"] is None for row in mine),
                         "regret where met (points)": interval(regret),
                         "regret, median": float(np.median(regret)),
+                        "regret of asking about all": float(np.mean([asking_all(table, row) for row in mine])),
                     }
                 )
     return {"rows": rows}
