@@ -53,21 +53,29 @@ MODES = {"block tables": "per_block", "block tables without MACs": "none"}
 GOAL = "largest network reaches the floor; order of 200 sub-networks predicted better than by MACs; program optimal"
 REDUCED: dict[str, dict[str, Any]] = {
     "mobilenetv3": {
-        "space": "mobilenetv3:cifar?width=0.25&resolution=12",
-        "data": "parquet:{data}/cifar10?images=31250&resolution=12",
+        "space": "mobilenetv3:cifar?width=0.25&resolution=16",
+        "data": "parquet:{data}/cifar10?images=37500&resolution=16",
         "floor": 60.0,
         "few": 5,
         "share": 0.4,
         "search": {
-            "epochs": 8,
+            "epochs": 12,
             "batch_size": 64,
-            "optimiser": "adamw",
-            "lr": 0.004,
-            "queries": 120,
+            "lr": 0.03,
+            "queries": 200,
             "calibration": 2,
-            "valid_batches": 3,
+            "valid_batches": 4,
         },
-        "recipe": {"epochs": 3, "batch_size": 64, "optimiser": "adamw", "lr": 0.004, "evaluate_every": 0},
+        "recipe": {"epochs": 5, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
+    },
+    "supervit": {
+        "space": "supervit:cifar?width=0.25&resolution=16",
+        "data": "parquet:{data}/cifar10?images=37500&resolution=16",
+        "floor": 60.0,
+        "few": None,
+        "share": 0.4,
+        "search": {"epochs": 10, "batch_size": 128, "lr": 0.002, "queries": 200, "calibration": 2, "valid_batches": 4},
+        "recipe": {"epochs": 5, "batch_size": 128, "optimiser": "adamw", "lr": 0.002, "evaluate_every": 0},
     },
 }
 FULL: dict[str, dict[str, Any]] = {
