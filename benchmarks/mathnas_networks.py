@@ -40,7 +40,7 @@ from sartor.predictors.evaluate import quality
 from sartor.quality.blocks import additive_macs, base_network, block_score
 from sartor.quality.estimate import Estimate
 from sartor.quality.supernet import Remembered
-from sartor.report.style import BLUE, INK, canvas, quiet, styled
+from sartor.report.style import BLUE, INK, MUTED, canvas, quiet, styled
 from sartor.report.values import known
 from sartor.runs import Run, read_json
 from sartor.training.recipe import Recipe
@@ -318,7 +318,9 @@ def scatter(data: Sequence[dict[str, Any]]) -> Any:
             ax.scatter(truth, said, s=13, color=BLUE, alpha=0.75, linewidths=0)
             rho = found["figures"][name]["Spearman"]["mean"]
             space, label = result["benchmark"].removeprefix("mathnas_"), known(result["rows"][0]["metric"]).label
-            ax.set_title(f"{space}: {name}, {found['asked']} answers, Spearman {rho:.2f}", loc="left")
+            ax.set_title(f"{space}: {name}", loc="left")
+            told = f"{found['asked']} answers, {len(truth)} others\nSpearman {rho:.2f}"
+            ax.text(0.03, 0.97, told, transform=ax.transAxes, va="top", color=MUTED)
             ax.set(xlim=ends, ylim=ends, xlabel=f"{label}, graded by the supernet", ylabel=f"predicted {label}")
     return figure
 
