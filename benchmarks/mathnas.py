@@ -149,7 +149,7 @@ def budgets(results: Results, table: Any, only: str | None) -> dict[str, Any]:
                 regret = [row["optimum"] - row["test"] for row in mine if row["met"]]
                 rows.append(
                     {
-                        "columns": name,
+                        "pair": name,
                         "cost": kind,
                         "budgets": len(mine),
                         "both met (%)": 100 * float(np.mean([row["met"] for row in mine])),

@@ -21,7 +21,7 @@ FIRST = (
     "budget (ms)",
     "budget (mJ)",
     "column",
-    "columns",
+    "pair",
     "method",
     "tables",
     "MACs",
