@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sartor
 from sartor import spaces, tasks
 from sartor.cli import app
 from sartor.core import METRICS, Terms, UserError
@@ -24,6 +25,8 @@ from sartor.core.restricted import Restricted
 from sartor.dynamic import build
 from sartor.dynamic.blocks import Bank, pareto
 from sartor.dynamic.controller import DynamicNetwork, Tables
+from sartor.methods.mathnas import MathNAS
+from sartor.spaces.complexity import Complexity
 
 LATENCY = ((1.0, 2.0, 4.0), (1.0, 1.5, 3.0), (0.5, 1.0, 2.0))
 WORTH = ((1.0, 3.0, 4.0), (0.0, 1.0, 5.0), (0.0, 2.0, 2.5))
@@ -160,6 +163,28 @@ def test_a_change_anywhere_in_a_window_takes_one_decision(directory: Path, befor
     assert event.scale == pytest.approx(2.0)
 
 
+def test_a_short_burst_changes_nothing(directory: Path) -> None:
+    network = DynamicNetwork(directory, 8.0, window=10, warmup=0, margin=0.0)
+    before = network.choice
+    slowed(network, 3.0, 2)
+    assert not slowed(network, 1.0, 60)
+    assert network.choice == before
+
+
+def test_levels_are_those_of_the_measured_latency() -> None:
+    columns = [[3.0, 1.0, 2.0], [1.0, 2.0, 3.0]]
+    worth = [[0.0, 1.0, 2.0], [0.0, 5.0, 9.0]]
+    tables = Tables(
+        {
+            "better": "more",
+            "latency_ms": {"const": 0.0, "blocks": columns},
+            "quality": {"const": 0.0, "blocks": worth, "over": None},
+        }
+    )
+    assert tables.lower((0, 2), 5.0) == (2, 2)  # 3 ms to 2 ms
+    assert tables.lower((1, 0), 1.0) is None
+
+
 def test_a_much_slower_device_needs_several_blocks(directory: Path) -> None:
     network = DynamicNetwork(directory, 8.0, window=5, warmup=2, margin=0.0)
     (event,) = slowed(network, 2.0, 7)
@@ -253,6 +278,28 @@ def test_a_search_becomes_a_dynamic_network(tmp_path: Path, monkeypatch: pytest.
     assert "One network, many speeds" in (tmp_path / "dynamic" / "report.html").read_text()
     app(again, standalone_mode=False)  # done: told again, nothing measured anew
     assert json.loads(capsys.readouterr().out)["seconds"] == result["seconds"]
+
+
+def test_blocks_of_a_restricted_space_are_those_of_its_base(tmp_path: Path) -> None:
+    from sartor.workflow.adapting import Searched
+
+    base = spaces.get("mobilenet:tiny?layers=3&width=0.5&resolution=8&channels=1&classes=10")
+    space, task = base.restrict({0: [3, 4, 5], 1: [2, 5]}), tasks.get("digits")
+    settings = {"epochs": 1, "queries": 12, "members": ("ridge",), "valid_batches": 1}
+    budget = Complexity(space, "macs").at("5MMACs")
+    found = sartor.search("mathnas", space, task, budget=budget, run=tmp_path / "found", **settings)
+    kept = json.loads((tmp_path / "found" / "run.json").read_text())
+    kept["job"] |= {"budgets": ["5MMACs"], "two_sided": False, "target": "none"}
+    (tmp_path / "found" / "run.json").write_text(json.dumps(kept))
+    result = {"method": "mathnas", "settings": MathNAS.of(settings).model_dump()}
+    (tmp_path / "found" / "result.json").write_text(json.dumps(result))
+    searched = Searched(tmp_path / "found", tasks.for_search(task))
+    keep = searched.keep(3)
+    assert [set(k) <= of for k, of in zip(keep, ({3, 4, 5}, {2, 5}))] == [True, True]
+    assert searched.architecture == space.lift(found.architecture)
+    assert all(k in of for k, of in zip(searched.architecture, keep))
+    bank = Bank(Restricted(searched.space, dict(enumerate(keep))), searched.supernet)
+    assert bank(torch.randn(2, 1, 8, 8), path=NetworkPath((0, 0, 0))).shape == (2, 10)
 
 
 def test_only_a_search_with_a_supernet_can_be_adapted(tmp_path: Path) -> None:

@@ -111,10 +111,12 @@ def _within(space: SearchSpace, arch: Architecture, limits: list[Limit]) -> bool
 
 
 @settings(max_examples=40, deadline=None)
-@given(forests(), st.integers(0, 10**6), st.sampled_from(["unary", "ratio", "pair"]))
-def test_the_front_is_what_nothing_dominates(space: Forest, seed: int, form: str) -> None:
+@given(
+    forests(), st.integers(0, 10**6), st.sampled_from(["unary", "ratio", "pair"]), st.sampled_from(["unary", "ratio"])
+)
+def test_the_front_is_what_nothing_dominates(space: Forest, seed: int, form: str, of: str) -> None:
     rng = np.random.default_rng(seed)
-    reward, cost = polynomial(space, rng, form), polynomial(space, rng, "unary")
+    reward, cost = polynomial(space, rng, form), polynomial(space, rng, of)
     archs = list(space.enumerate())
     values, costs = reward(space, archs), cost(space, archs)
     best: list[tuple[float, float]] = []
@@ -123,6 +125,14 @@ def test_the_front_is_what_nothing_dominates(space: Forest, seed: int, form: str
             best.append((values[k], costs[k]))
     found = [(s.value, float(cost(space, [s.architecture])[0])) for s in front(space, reward, cost) if s.architecture]
     assert np.array(found[::-1]) == pytest.approx(np.array(best))
+
+
+def test_a_front_ends_where_costs_do_and_leaves_out_what_is_forbidden() -> None:
+    space = Grid(2, 3)
+    cost = Terms(0.0, (np.array([0.0, 1.0, 2.0]),) * 2)
+    reward = [np.array([0.0, 1.0, -np.inf]), np.array([0.0, 3.0, 5.0])]
+    found = [(s.value, s.architecture) for s in front(space, reward, cost)]
+    assert found == [(6.0, (1, 2)), (5.0, (0, 2)), (3.0, (0, 1)), (0.0, (0, 0))]
 
 
 @settings(max_examples=60, deadline=None)

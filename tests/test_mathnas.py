@@ -14,7 +14,19 @@ import sartor
 from sartor import spaces
 from sartor.choose.solve import best_within, maximise
 from sartor.cli import app
-from sartor.core import METRICS, Batch, Budget, Optimiser, Score, SearchSpace, Terms, TermScore, Unreachable, UserError
+from sartor.core import (
+    METRICS,
+    Batch,
+    Budget,
+    FunctionScore,
+    Optimiser,
+    Score,
+    SearchSpace,
+    Terms,
+    TermScore,
+    Unreachable,
+    UserError,
+)
 from sartor.core import Path as Way
 from sartor.data.images import image_set
 from sartor.methods.mathnas import MathNAS
@@ -123,6 +135,54 @@ def test_the_estimate_spends_its_queries_and_what_was_asked_decides() -> None:
     assert np.mean(inside > found.extras["answer"]) < 0.005
     low, high = found.extras["interval"]
     assert low <= found.extras["predicted"] <= high
+
+
+@pytest.mark.parametrize("tight", [8.0, 7.0])
+def test_a_budget_that_few_networks_keep_leaves_enough_to_ask(tight: float) -> None:
+    space = Grid(12, 5)
+    quality, cost = Counting(good(space)), additive(space, 1)
+    budget = Budget(cost, tight)  # one random network in ten thousand
+    found = search(space, quality, [budget], queries=100, members=("ridge", "pairs"))
+    assert len(quality.asked) == 100
+    assert all(budget.feasible(c) for c in cost(quality.asked))
+    best = maximise(space, good(space).terms(), [(cost.terms(), -np.inf, tight)]).value
+    assert found.extras["answer"] > 0.98 * best
+
+
+def test_without_the_law_blocks_are_measured_in_the_same_networks() -> None:
+    space = spaces.get("nas-bench-201")
+    asked = []
+    for macs in ("none", "per_block"):
+        quality = Counting(good(space))
+        search(space, quality, [], predictor="blocks", macs=macs)
+        asked.append(set(quality.asked))
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("space", [Grid(2, 2), Grid(3, 3), Grid(1, 4)], ids=["four", "many", "one slot"])
+@pytest.mark.parametrize("admits", [1, 2, 3])
+def test_small_spaces_and_few_networks_within_a_budget_end(space: SearchSpace, admits: int) -> None:
+    quality, cost = good(space), additive(space, 1)
+    limit = float(np.sort(cost(list(space.enumerate())))[admits - 1])
+    for seed in range(3):
+        found = sartor.search("mathnas", space, None, budget=Budget(cost, limit), objectives=[quality], seed=seed)
+        within = [a for a in space.enumerate() if cost([a])[0] <= limit]
+        assert quality([found.architecture])[0] == quality(within).max()
+
+
+@pytest.mark.parametrize("space", [Grid(4, 2), Grid(12, 10)], ids=["small", "large"])
+def test_a_grader_that_always_fails_is_said(space: SearchSpace) -> None:
+    broken = FunctionScore(space, ACCURACY, lambda *_: float("nan"))
+    with pytest.raises(UserError, match="asked about failed"):
+        search(space, broken, [], queries=20)
+
+
+def test_without_time_for_a_program_something_is_still_found() -> None:
+    space = Grid(8, 60)
+    reward = pairwise(space).terms()
+    found = best_within(space, reward, [], rng=np.random.default_rng(0), seconds=1e-6)
+    assert found.architecture in [space.canonical(found.architecture)]
+    assert found.status == "verified"
 
 
 def test_a_loss_is_made_small() -> None:

@@ -154,6 +154,12 @@ def test_options_out_of_range_are_one_line(wrong: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_restricted_supernet_is_trained_like_its_base() -> None:
+    space = MobileNetV3("cifar", width=0.25, resolution=16)
+    supernet: Any = space.restrict({0: [0, 100]}).supernet()
+    assert supernet.nested
+
+
 def test_a_nested_supernet_trains_its_ends_on_every_batch(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

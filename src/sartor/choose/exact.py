@@ -71,7 +71,9 @@ def maximise(
         if found.architecture is None:
             return found if best.architecture is None else Solution(best.architecture, "feasible", best.value, np.inf)
         if best.architecture is not None and found.value <= best.value + _ROUNDING * abs(best.value):
-            return best if found.status == "optimal" else Solution(best.architecture, "feasible", best.value, np.inf)
+            if found.status == "optimal":  # nothing has a larger ratio than this quotient
+                return Solution(best.architecture, "optimal", best.value, 0.0)
+            return Solution(best.architecture, "feasible", best.value, np.inf)
         best, quotient = found, found.value
 
 
@@ -126,21 +128,19 @@ def front(
     step: how much cheaper the next one has to be, 0 for the whole front; seconds: for one of them. Where several have
     the same reward, the cheapest of them is given.
     """
-    high = np.inf
+    high, scale, terms = np.inf, abs(cost.const), _terms(reward)
     while True:
         best = maximise(space, reward, [*limits, (cost, -np.inf, high)], seconds=seconds)
         if best.architecture is None:
             return
-        terms = _terms(reward)
         slack = 1e-9 * max(abs(best.value), 1e-300)
-        same: list[Limit] = [*limits, (terms, best.value - slack, np.inf), (cost, -np.inf, high)]
-        cheapest = maximise(
-            space, _parametric(Terms(0.0, tuple(0.0 * u for u in terms.unary)), cost, 1.0), same, seconds=seconds
-        )
+        same: list[Limit] = [*limits, (_allowing(terms), best.value - slack, np.inf), (cost, -np.inf, high)]
+        cheapest = maximise(space, cost.times(-1.0), same, seconds=seconds)
         arch = best.architecture if cheapest.architecture is None else cheapest.architecture
         spent = float(cost(space, [arch])[0])
         yield Solution(arch, best.status, float(terms(space, [arch])[0]), best.gap)
-        high = spent - max(step, 4e-9 * max(abs(spent), abs(cost.const)))
+        scale = max(scale, abs(spent))
+        high = spent - max(step, 4e-9 * scale, 1e-300)
 
 
 # ---------------------------------------------------------------------- steps
@@ -229,6 +229,15 @@ def dominated(space: SearchSpace, reward: Terms, rows: Sequence[Row]) -> list[np
                 kept.append(int(k))
         out.append(never)
     return out
+
+
+def _allowing(terms: Terms) -> Terms:
+    """The same with a value for candidates that are forbidden, too low for any choice that has one."""
+    finite = [np.where(np.isfinite(u), u, 0.0) for u in terms.unary]
+    low = -10.0 * (sum(float(np.abs(u).max(initial=0.0)) for u in finite) + abs(terms.const) + 1.0)
+    low -= 10.0 * sum(float(np.abs(table).max()) for table in terms.pair.values())
+    unary = tuple(np.where(np.isneginf(u), low, u) for u in terms.unary)
+    return Terms(terms.const, unary, terms.pair, terms.over)
 
 
 def _cleared(terms: Terms, low: float, high: float) -> list[Row]:

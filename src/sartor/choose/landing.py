@@ -85,7 +85,7 @@ class Landing:
         limits: list[Limit] = [(t, -math.inf, float(high)) for t, high in zip(costs, self._high)]
         near = [maximise(self.space, costs[a], limits, seconds=self.seconds).architecture for a in self._anchors]
         self.look([a for a in near if a is not None])
-        return "none_found"
+        return "none_found" if self.best is None else "verified"
 
     # ------------------------------------------------------------------ costs without terms
 

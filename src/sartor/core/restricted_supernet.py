@@ -20,7 +20,7 @@ class RestrictedSupernet(nn.Module):
         super().__init__()
         self.space = space
         self.base = base
-        self.mixes = getattr(base, "mixes", False)
+        self.mixes, self.nested = getattr(base, "mixes", False), getattr(base, "nested", False)
 
     def forward(self, *x: Tensor, path: Path) -> Tensor:
         return self.base(*x, path=self.space.lift_path(path))

@@ -33,7 +33,7 @@ import onnxruntime
 
 RISE = 1.1  # from one half of a window to the other: the machine became slower in between
 Choice = tuple[int, ...]
-"""A block of every slot, counted from the fastest."""
+"""A block of every slot, as `files` of dynamic.json are numbered."""
 
 
 class Tables:
@@ -43,6 +43,7 @@ class Tables:
         self._latency, self._worth = _sums(data["latency_ms"]), _sums(data["quality"])
         self._over = _sums(data["quality"]["over"]) if data["quality"]["over"] else None
         self._sign = 1.0 if data["better"] == "more" else -1.0
+        self._order = [np.argsort(column, kind="stable").tolist() for column in self._latency[1]]
 
     def latency(self, choice: Choice) -> float:
         """Milliseconds, as measured when the tables were made."""
@@ -60,8 +61,12 @@ class Tables:
         return self._sign * (self.quality(one) - self.quality(other)) > 1e-12 * abs(self.quality(other))
 
     def lower(self, choice: Choice, most: float) -> Choice | None:
-        """The best network within `most` ms that has one block one level faster; None where there is none."""
-        moves = [(*choice[:i], k - 1, *choice[i + 1 :]) for i, k in enumerate(choice) if k]
+        """The best network within `most` ms with the next faster block in one slot; None where there is none."""
+        moves = []
+        for i, (k, order) in enumerate(zip(choice, self._order)):
+            level = order.index(k)
+            if level:
+                moves.append((*choice[:i], order[level - 1], *choice[i + 1 :]))
         moves = [move for move in moves if self.latency(move) <= most]
         return max(moves, key=lambda move: self._sign * self.quality(move), default=None)
 
@@ -241,7 +246,8 @@ class DynamicNetwork:
             return None
         first, last = self._times[: self.window // 2], self._times[self.window // 2 :]
         mean, now = fmean(self._times), fmean(last)
-        changed = mean > self._limit and now > RISE * fmean(first) and not self._waited
+        moved = now > RISE * fmean(first) or now <= self._limit  # slower within the window, or over already
+        changed = mean > self._limit and moved and not self._waited
         self._times, self._waited = last if changed else [], changed
         if changed or self.floor * self._limit <= mean <= self._limit:
             return None

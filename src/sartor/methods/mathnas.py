@@ -53,6 +53,7 @@ from sartor.quality.sampling import ActiveSampling, admissible
 from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
 from sartor.runs import Run, write_json
 
+_OTHERS = 64  # networks outside the budgets that are asked about at most
 LITTLE = 0.3  # share of the answers' differences that is predicted
 logger = logging.getLogger("sartor")
 
@@ -127,25 +128,40 @@ class MathNAS(MathNASSettings):
         sampler = ActiveSampling(space, metric=quality.metric, first=first, batch=batch, budgets=budgets, seed=seed)
         for step in run.stage("ask").steps(1 + self.rounds, sampler=sampler):
             goal = min(first + step * batch, queries)
-            while len(sampler.answers) < goal and (asked := sampler.ask()):
+            while len(sampler.answers) < goal and len(sampler.told) < 2 * queries and (asked := sampler.ask()):
                 asked = asked[: goal - len(sampler.answers)]
                 sampler.tell(asked, quality(asked))
-            if not sampler.answers:
+            if not sampler.told:
                 raise Unreachable(f"no network was found within {' and '.join(map(str, budgets))}; raise a limit.")
+            if not sampler.answers:
+                raise UserError(
+                    f"all {len(sampler.told)} networks that were asked about failed; mend what grades them."
+                )
             best = max(sampler.answers.values()) if sampler.sign > 0 else min(sampler.answers.values())
             run.stage("ask").log("asked", networks=len(sampler.answers), best=best)
-        while len(sampler.answers) < LEAST:  # so few keep the budgets: others tell about them
-            rest = [
-                arch for arch in space.sample(run.rng("rest", len(sampler.told)), LEAST) if arch not in sampler.told
-            ]
-            rest = list(dict.fromkeys(rest))[: LEAST - len(sampler.answers)]
-            sampler.tell(rest, quality(rest))
+        if len(sampler.answers) < LEAST:  # so few keep the budgets: others tell about them
+            every = list(space.enumerate()) if space.size <= ENUMERATE else space.sample(run.rng("every"), _OTHERS)
+            rest = [arch for arch in dict.fromkeys(every) if arch not in sampler.told]
+            for i in run.rng("rest").permutation(len(rest))[:_OTHERS]:
+                if len(sampler.answers) < LEAST:
+                    sampler.tell([rest[i]], quality([rest[i]]))
+        if len(sampler.answers) < min(queries, LEAST):
+            raise UserError(
+                f"only {len(sampler.answers)} of {len(sampler.told)} networks asked about could be graded; an estimate "
+                f"needs {LEAST}: mend what grades them."
+            )
+        if len(sampler.answers) < queries:
+            logger.warning("%d networks were asked about instead of %d", len(sampler.answers), queries)
         return Learned(sampler.estimate(self.members), sampler.answers)
 
     def _blocks(self, space: SearchSpace, quality: Score, run: Run) -> Score:
         """Algorithm 1, or the partial sampling of Eq. 7."""
-        none = Terms(0.0, tuple(np.zeros(len(slot)) for slot in space.slots))
-        macs = none if self.macs == "none" else additive_macs(space)
+        try:
+            macs = additive_macs(space)
+        except UserError:  # without them the first candidates are the context and the last ones the base
+            if self.macs != "none":
+                raise
+            macs = Terms(0.0, tuple(np.zeros(len(slot)) for slot in space.slots))
         contexts = [average_network(space, macs)]
         if self.contexts > 1:
             contexts = space.sample(run.rng("contexts"), self.contexts)
@@ -157,8 +173,8 @@ class MathNAS(MathNASSettings):
         self, space: SearchSpace, learned: Learned, budgets: Sequence[Budget], rng: np.random.Generator
     ) -> Found:
         """The best network within the budgets: by the answers where there are any, or else by the program."""
-        score = learned.score
-        arch, status = self._program(space, score, budgets, rng)
+        score, known = learned.score, admissible(list(learned.told), budgets)
+        arch, status = self._program(space, score, budgets, rng, known)
         best = _landed(arch, budgets, status)
         extras: dict[str, Json] = {
             "quality": score.metric.name,
@@ -170,7 +186,6 @@ class MathNAS(MathNASSettings):
             low, high = score.interval([best.architecture])
             extras |= {"interval": [float(low[0]), float(high[0])], "explained": score.explained}
             extras |= {"answers": len(score.archs), "weights": score.weights}
-            known = admissible(list(learned.told), budgets)
             if known:
                 arch = max(known, key=lambda a: score.sign * learned.told[a])
                 winner = _landed(arch, budgets, "verified")
@@ -178,11 +193,17 @@ class MathNAS(MathNASSettings):
         return Found(space, "mathnas", tuple(budgets), winner, best, extras)
 
     def _program(
-        self, space: SearchSpace, score: Score, budgets: Sequence[Budget], rng: np.random.Generator
+        self,
+        space: SearchSpace,
+        score: Score,
+        budgets: Sequence[Budget],
+        rng: np.random.Generator,
+        known: Sequence[Architecture],
     ) -> tuple[Architecture, str]:
         """The best by the prediction: of all networks where they can be looked at, or by the integer program.
 
-        And whether that is proven: `optimal`, or `verified`, the best so far.
+        And whether that is proven: `optimal`, or `verified`, the best so far. known: networks within the budgets, for
+        where the program finds none.
         """
         if isinstance(score, Estimate):
             archs = admissible(list(space.enumerate()), budgets) if space.size <= ENUMERATE else []
@@ -195,6 +216,9 @@ class MathNAS(MathNASSettings):
             reward = terms if score.metric.better == "more" else terms.times(-1.0)
         best = best_within(space, reward, budgets, rng=rng, seconds=self.seconds)
         if not all(b.feasible(float(b.score([best.architecture])[0])) for b in budgets):
+            if known:
+                sign = 1.0 if score.metric.better == "more" else -1.0
+                return known[int(np.argmax(sign * score(known)))], "verified"
             together = " and ".join(map(str, budgets))
             raise Unreachable(f"no network was found within {together} together; raise one of the limits.")
         return best.architecture, best.status

@@ -11,13 +11,14 @@ from sartor.choose.exact import ENUMERATE
 from sartor.choose.neighbours import single_changes
 from sartor.choose.sample import RandomSearch
 from sartor.choose.solve import best_within
-from sartor.core import Architecture, Budget, Metric, Score, SearchSpace, UserError
+from sartor.core import Architecture, Budget, Metric, Score, SearchSpace, Terms, UserError
 from sartor.quality.estimate import LEAST, Estimate
 
 QUICK = ("ridge", "pairs", "svm")  # members of the estimates that guide: graph networks take longer than a round may
 _REACH = 1.0  # deviations added to the estimate of what is asked about next
 _DRAWS, _BEST, _CHILDREN = 4096, 16, 1024  # in a space that is too large to look at every network
 _SECONDS = 10.0  # for the program of one round
+_STARTS, _WALKS = 8, 4  # random programs, and lengths of a walk after which it is given up
 
 
 class ActiveSampling(RandomSearch):
@@ -25,8 +26,8 @@ class ActiveSampling(RandomSearch):
 
     That is the estimate from all answers so far plus its deviation (upper confidence bound; P. Auer, JMLR 3, 2002):
     over every network, or in spaces of more than 20,000 over random ones, changes of the best, and the optimum of the
-    estimate's polynomial with all its single changes. Only networks within the budgets are asked about. members: of
-    the estimate.
+    estimate's polynomial with all its single changes. Only networks within the budgets are asked about; where too few
+    that are drawn are, random walks within them go on from solutions of random programs. members: of the estimate.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class ActiveSampling(RandomSearch):
         return {arch: value for arch, value in self.told.items() if np.isfinite(value)}
 
     def ask(self) -> list[Architecture]:
-        if len(self.told) < self.first:
-            return self._random(min(self.batch, self.first - len(self.told)))
+        few = len(self.answers) < LEAST
+        if len(self.told) < self.first or few:
+            asked = self._random(self.batch if few else min(self.batch, self.first - len(self.told)))
+            if asked or few:
+                return asked
         rng = np.random.default_rng([self.seed, len(self.told), 1])
-        if len(self.answers) < LEAST:
-            return self._random(self.batch)
         estimate = self.estimate(self.members)
         pool = [arch for arch in self._pool(rng, estimate) if arch not in self.told]
         if not pool:
@@ -90,7 +92,30 @@ class ActiveSampling(RandomSearch):
             new |= dict.fromkeys(arch for arch in drawn if arch not in self.told)
             if len(new) >= count:
                 break
+        if len(new) < count:
+            new |= dict.fromkeys(self._walks(count, rng))
         return list(new)[:count]
+
+    def _walks(self, count: int, rng: np.random.Generator) -> list[Architecture]:
+        """Networks within limits that are hard to hit: many single changes away from solutions of random programs."""
+        at: list[Architecture] = []
+        for _ in range(_STARTS):
+            reward = Terms(0.0, tuple(rng.standard_normal(len(slot)) for slot in self.space.slots))
+            found = best_within(self.space, reward, self.budgets, rng=rng, seconds=_SECONDS / _STARTS)
+            at += inside([found.architecture], self.budgets)
+        new = dict[Architecture, None]()
+        steps = 2 * len(self.space.slots)
+        at = (at * count)[: max(count, len(at))]
+        for _ in range(_WALKS * steps if at else 0):
+            moved = [mutate(self.space, arch, rng) for arch in at]
+            kept = set(inside(moved, self.budgets))
+            at = [move if move in kept else arch for move, arch in zip(moved, at)]
+            steps -= 1
+            if steps <= 0:
+                new |= dict.fromkeys(arch for arch in at if arch not in self.told)
+                if len(new) >= count:
+                    break
+        return list(new)
 
     def _pool(self, rng: np.random.Generator, estimate: Estimate) -> list[Architecture]:
         """Every network that may be the result, or many in a space that is too large."""

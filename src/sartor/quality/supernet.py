@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sartor.core import F, Optimiser, Path, Score, SearchSpace, Task, UserError
+from sartor.core import Architecture, F, Optimiser, Path, Score, SearchSpace, Task, UserError
 from sartor.quality.blocks import additive_macs, base_network
 from sartor.runs import Run
 from sartor.supernet import recalibrated
@@ -59,8 +59,7 @@ def train_supernet(
     warmup = round(usual_warmup(epochs) * steps) if kind == "adamw" else 0
     ends, drawn = [], 1
     if getattr(supernet, "nested", False):
-        macs = additive_macs(space)
-        ends, drawn = [base_network(space, macs), base_network(space, macs.times(-1.0))], _DRAWN
+        ends, drawn = _ends(space), _DRAWN
     for epoch in run.steps(epochs, supernet=supernet, w=w):
         torch.manual_seed(run.torch_seed("dropout", epoch))
         rng, total = run.rng("paths", epoch), 0.0
@@ -78,6 +77,15 @@ def train_supernet(
             raise UserError(f"the loss is {total} in epoch {epoch + 1} of the supernet; lower lr={peak:g}.")
         run.log("epoch", epoch=epoch, of="supernet", loss=total / steps)
     return supernet.eval()
+
+
+def _ends(space: SearchSpace) -> list[Architecture]:
+    """The largest network and the smallest; where multiply-accumulates do not add up, of last and first candidates."""
+    try:
+        macs = additive_macs(space)
+    except UserError:
+        return [space.canonical([len(s) - 1 for s in space.slots]), space.canonical([0] * len(space.slots))]
+    return [base_network(space, macs), base_network(space, macs.times(-1.0))]
 
 
 class SupernetScore(Score):

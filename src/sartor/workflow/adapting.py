@@ -10,6 +10,7 @@ import numpy as np
 
 from sartor.core import Architecture, F, Json, Score, Task, Unreachable, UserError, parse_limit
 from sartor.core.progress import progress
+from sartor.core.restricted import Restricted
 from sartor.runs import Run, read_json
 from sartor.workflow.networks import load_architecture
 from sartor.workflow.searching import budgets_of
@@ -23,36 +24,67 @@ ROOM = 1.05  # times the latency of the network found, where no limit is known
 
 
 class Searched:
-    """A finished search of mathnas with a supernet, opened again: nothing is trained or asked twice."""
+    """A finished search of mathnas with a supernet, opened again: nothing is trained or asked twice.
+
+    space, architecture: what was found; of a restricted space in that of its base, as blocks are kept there.
+    """
 
     def __init__(self, source: Path, task: Task) -> None:
         from sartor.methods.mathnas import MathNAS
-        from sartor.quality.supernet import Remembered, SupernetScore
-        from sartor.spaces.complexity import Complexity
 
-        self.space, self.architecture = load_architecture(source)
-        result, kept = read_json(source / "result.json"), read_json(source / "run.json")
+        self._searched, self._found = load_architecture(source)
+        result = read_json(source / "result.json")
         if result.get("method") != "mathnas" or not (source / "search" / "supernet").is_dir():
             raise UserError(
                 f"{source} is no search of mathnas with a supernet, which blocks are taken from; run "
                 "`sartor search mathnas` on a space that has one."
             )
-        engine: Any = MathNAS.of(result["settings"])
-        with Run(source, kept["job"], kept["seed"]) as run:
-            stage = run.stage("search")
-            budgets = budgets_of(kept["job"]["budgets"], self._scores(source), self.space, kept["job"]["two_sided"])
-            self.supernet: Any = engine.oracle(self.space, (), stage, task)
-            assert isinstance(self.supernet, SupernetScore)
-            self.quality: Score = engine.learn(self.space, Remembered(self.supernet, stage), budgets, stage).score
-        timed = [b for b in budgets if b.score.metric.name == "latency_ms"]
-        self.limit_ms: float | None = timed[0].limit if timed else None
-        self.cost: Score = timed[0].score if timed else Complexity(self.space, "macs")
+        self._source, self._task, self._kept = source, task, read_json(source / "run.json")
+        self._asked: Any = None
+        self._engine: Any = MathNAS.of(result["settings"])
+        limits, two_sided = self._kept["job"]["budgets"], self._kept["job"]["two_sided"]
+        self._budgets = budgets_of(limits, self._scores(), self._searched, two_sided)
+        with self._opened() as run:
+            self._asked = self._engine.oracle(self._searched, (), run.stage("search"), task)
+        self.space, self.architecture, self.supernet = self._searched, self._found, self._asked.supernet
+        if isinstance(self._searched, Restricted):
+            self.space, self.architecture = self._searched.base, self._searched.lift(self._found)
+            self.supernet = self._asked.supernet.base
 
-    def _scores(self, source: Path) -> dict[str, Score]:
+    def score(self) -> Score:
+        """Sub-networks with batch-norm statistics of their own."""
+        from sartor.quality.supernet import SupernetScore
+
+        calibration, limit = self._engine.calibration, self._engine.valid_batches
+        return SupernetScore(self.space, self.supernet, self._task, calibration=calibration, limit=limit)
+
+    def limit_ms(self, target: str) -> float | None:
+        """The limit of the search on latency, where it was for this target."""
+        timed = [b.limit for b in self._budgets if b.score.metric.name == "latency_ms"]
+        return timed[0] if timed and self._kept["job"]["target"] == target else None
+
+    def keep(self, most: int) -> list[tuple[int, ...]]:
+        """Blocks by slot, by what the search has learnt."""
+        from sartor.dynamic.blocks import keep_blocks
+        from sartor.quality.supernet import Remembered
+        from sartor.spaces.complexity import Complexity
+
+        with self._opened() as run:
+            stage = run.stage("search")
+            asked = Remembered(self._asked, stage)
+            quality: Score = self._engine.learn(self._searched, asked, self._budgets, stage).score
+        timed = [b.score for b in self._budgets if b.score.metric.name == "latency_ms"]
+        cost = timed[0] if timed else Complexity(self._searched, "macs")
+        return list(keep_blocks(self._searched, quality, cost, self._found, most=most).keep)
+
+    def _opened(self) -> Run:
+        return Run(self._source, self._kept["job"], self._kept["seed"])
+
+    def _scores(self) -> dict[str, Score]:
         from sartor.predictors import load
 
-        files = sorted(source.glob("predictor-*.safetensors"))
-        return {file.stem.partition("-")[2]: load(file, space=self.space) for file in files}
+        files = sorted(self._source.glob("predictor-*.safetensors"))
+        return {file.stem.partition("-")[2]: load(file, space=self._searched) for file in files}
 
 
 def adapt(
@@ -67,11 +99,13 @@ def adapt(
 ) -> dict[str, Json]:
     """Write a dynamic network to `dynamic/` of the run; what is known about it.
 
-    limit: of latency, default that of the search, or 5 % more than the network found takes; blocks: kept in a slot at
-    most; epochs: passes in which random networks of the blocks are trained with statistics of batch norms held fixed.
+    limit: of latency, default that of the search where it was for this processor, or 5 % more than the network found
+    takes; blocks: kept in a slot at most; epochs: passes in which random networks of the blocks are trained with
+    statistics of batch norms held fixed.
     """
+    from sartor import targets
     from sartor.dynamic import build
-    from sartor.dynamic.blocks import Bank, keep_blocks
+    from sartor.dynamic.blocks import Bank
     from sartor.dynamic.controller import DynamicNetwork
     from sartor.predictors.evaluate import quality as agreement
     from sartor.quality.blocks import additive_macs, block_score
@@ -80,12 +114,13 @@ def adapt(
     if limit is not None and parse_limit(limit)[0].name != "latency_ms":
         raise UserError(f"a dynamic network keeps a latency; {limit!r} is none: give one such as --limit 20ms.")
     searched = Searched(source, task)
-    kept = keep_blocks(searched.space, searched.quality, searched.cost, searched.architecture, most=blocks)
-    bank = Bank(kept, searched.supernet.supernet)
+    keep = run.memo("keep", lambda: [list(k) for k in searched.keep(blocks)])
+    kept = Restricted(searched.space, dict(enumerate(keep)))
+    bank = Bank(kept, searched.supernet)
     bank.calibrate([x for x, _ in task.batches("train", size=256, seed=0, epoch=0, limit=CALIBRATION)])
     grade = SupernetScore(kept, bank, task, calibration=0)
     drawn = kept.sample(run.rng("check"), CHECKED)
-    own = Shown(Remembered(searched.supernet, run.stage("own")), "networks with statistics of their own")
+    own = Shown(Remembered(searched.score(), run.stage("own")), "networks with statistics of their own")
     alone = own([kept.lift(arch) for arch in drawn])
     untrained = Shown(Remembered(grade, run.stage("untrained")), "networks of untrained blocks")(drawn)
     if epochs:
@@ -103,7 +138,8 @@ def adapt(
     error = build.disagreement(where, bank, [found, *drawn[:5]])
     timing = build.measure_latency(where, bank, threads=threads, seed=run.seed)
     found_ms = float(timing.terms(kept, [found])[0])
-    limit_ms = parse_limit(limit)[1] if limit else searched.limit_ms or ROOM * found_ms
+    local = targets.get(f"onnxruntime:cpu?threads={threads}&batch=1").id
+    limit_ms = parse_limit(limit)[1] if limit else searched.limit_ms(local) or ROOM * found_ms
     build.write_dynamic(where, bank, chain, worth, timing.terms, task.metric, limit_ms)
     network = DynamicNetwork(where, threads=threads)
     if not network.feasible:
