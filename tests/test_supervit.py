@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from sartor import spaces
 from sartor.choose.exact import maximise
-from sartor.core import Path, UserError
+from sartor.core import UserError
 from sartor.layers.attention import AttentionLayer
 from sartor.quality.blocks import base_network
 from sartor.spaces.complexity import Complexity, count_part
 from sartor.spaces.supervit import SuperViT
 from tests.contracts.scores import check_score
 from tests.contracts.spaces import check_space
-from tests.test_mobilenetv3 import shaken
 
 SMALL = "supervit:cifar?width=0.35&resolution=8"
 
@@ -52,16 +49,6 @@ def test_macs_are_a_sum_over_neighbours() -> None:
         assert macs([arch])[0] == pytest.approx(counted)
     assert maximise(window, terms.times(-1.0)).architecture == (0,) * 9
     assert macs([base_network(window, terms)])[0] == pytest.approx(maximise(window, terms).value)
-
-
-def test_a_path_is_the_network_with_its_weights_also_after_training() -> None:
-    space = space_of()
-    supernet: Any = shaken(space.supernet())
-    x = space.inputs(3)
-    for arch in space.sample(np.random.default_rng(0), 4):
-        with torch.no_grad():
-            shared, alone = supernet(*x, path=Path(arch)), supernet.extract(arch).eval()(*x)
-        torch.testing.assert_close(alone, shared, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_sees_all_pixels_and_starts_as_nearly_nothing() -> None:
