@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sartor import bench, cli, spaces, tables
-from sartor.bench import ASKING, Asked, Cautious, Earned, Job, compare_methods, compare_predictors
+from sartor import cli, spaces, tables
+from sartor.bench import ASKING, Asked, Cautious, Earned, Job, compare_methods, compare_predictors, predicting
 from sartor.core import METRICS, Architecture, Budget, Score, SearchSpace, Terms, Unreachable, UserError
 from sartor.predictors.evaluate import quality as held_out
 from sartor.predictors.ridge import Ridge
@@ -58,9 +58,9 @@ def compared(table: Table, place: Path, seed: int = 0, **job: Any) -> dict[str, 
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictors that take no time: a good one and one that says always the same."""
-    monkeypatch.setattr(bench, "_makers", lambda: {"ridge": Ridge, "weak": partial(Ridge, 1e9)})
-    monkeypatch.setattr(bench, "_QUICK", ("ridge", "weak"))
-    monkeypatch.setitem(bench.PREDICTORS._entries, "weak", partial(Ridge, 1e9))
+    monkeypatch.setattr(predicting, "_makers", lambda: {"ridge": Ridge, "weak": partial(Ridge, 1e9)})
+    monkeypatch.setattr(predicting, "_QUICK", ("ridge", "weak"))
+    monkeypatch.setitem(predicting.PREDICTORS._entries, "weak", partial(Ridge, 1e9))
 
 
 # ---------------------------------------------------------------------- what a method may ask
@@ -210,7 +210,7 @@ def test_methods_that_predict_keep_budget_and_queries(
     method: str, table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     macs = Terms(1.0, (np.array([0.0, 1.0, 3.0]),) * 8)  # the table's space builds no network that could be counted
-    for module in ("sartor.bench", "sartor.methods.mathnas"):
+    for module in ("sartor.bench.asking", "sartor.methods.mathnas"):
         monkeypatch.setattr(f"{module}.additive_macs", lambda _: macs)
     whole = {**table.columns, "test_acc": table.columns["valid_acc"] + 5}
     table = Table(SPACE, ARCHS, whole)
@@ -286,8 +286,8 @@ def test_the_default_is_chosen_by_the_rows_it_is_fitted_on_alone(monkeypatch: py
             fitted.extend(archs)
             return super()._fit(archs, values)
 
-    monkeypatch.setattr(bench, "_makers", lambda: {"ridge": Spy})
-    monkeypatch.setitem(bench.PREDICTORS._entries, "ridge", Spy)
+    monkeypatch.setattr(predicting, "_makers", lambda: {"ridge": Spy})
+    monkeypatch.setitem(predicting.PREDICTORS._entries, "ridge", Spy)
     train = SPACE.sample(rng, 40)
     Earned().fit(SPACE, train, rng.random(40), metric=METRICS["latency_ms"])
     assert set(fitted) == set(train)
