@@ -52,6 +52,7 @@ def refused(reference: str, *words: str) -> None:
         ("parquet:x?path=y", ("unknown option", "'path'")),
         ("./missing", ("no data at ./missing",)),
         *((f"{n}:/missing/folder", ("/missing/folder",)) for n in DATA if n != "digits"),
+        ("multi30k", ("multi30k:PATH",)),
     ],
 )
 def test_bad_references(reference: str, words: tuple[str, ...]) -> None:

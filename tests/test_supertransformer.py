@@ -11,7 +11,7 @@ import torch
 from sartor import spaces
 from sartor.core import Path, UserError
 from sartor.quality.blocks import additive_macs
-from sartor.spaces.complexity import Complexity
+from sartor.spaces.complexity import COUNTED, Complexity, count_network
 from sartor.spaces.supertransformer import DECODER, ENCODER, SuperTransformer
 from tests.contracts.spaces import check_space
 
@@ -57,7 +57,16 @@ def test_macs_add_up_over_slots_and_more_attended_layers_cost_more() -> None:
     space = space_of()
     macs = additive_macs(space)
     archs = space.sample(np.random.default_rng(0), 8)
-    np.testing.assert_allclose(macs(space, archs), Complexity(space)(archs))
+    whole = [count_network(space, arch) for arch in archs]
+    np.testing.assert_allclose(macs(space, archs), [counts["macs"] for counts in whole])
+    for name in COUNTED:
+        for counted in (space, space.restrict({2: [1, 4]})):
+            few = archs if counted is space else counted.sample(np.random.default_rng(1), 3)
+            expected = whole if counted is space else [count_network(counted, arch) for arch in few]
+            np.testing.assert_allclose(Complexity(counted, name)(few), [counts[name] for counts in expected])
+    wide = space_of(f"{SMALL}&embeds=true")
+    (arch,) = wide.sample(np.random.default_rng(0), 1)
+    assert Complexity(wide)([arch])[0] == count_network(wide, arch)["macs"]
     near, far = (arch_of(space, 2, 2, DECODER.index((2048, 4, 4, last))) for last in (1, 3))
     qkv, embed, length = space.wide(512), space.wide(512), 7
     keys = 2 * 2 * embed * qkv * length  # two more layers attended, keys and values of each

@@ -104,6 +104,13 @@ class Restricted(SearchSpace):
     def parts(self, arch: Sequence[int]) -> list[Part] | None:
         return self.base.parts(self.lift(arch))
 
+    def counted(self, arch: Sequence[int]) -> list[Part] | None:
+        return self.base.counted(self.lift(arch))
+
+    @property
+    def counts_add_up(self) -> bool:
+        return self.base.counts_add_up
+
     def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
         return self.base.assemble(modules)
 

@@ -93,6 +93,15 @@ class SearchSpace(ABC):
         """The network as a chain of pieces, or None when it is not one."""
         return None
 
+    def counted(self, arch: Sequence[int]) -> list[Part] | None:
+        """Parts that the network's costs are counted by: `parts`, or such as make it up without forming a chain."""
+        return self.parts(arch)
+
+    @property
+    def counts_add_up(self) -> bool:
+        """Whether a count of `counted` parts is a sum over slots, or over neighbours."""
+        return self.local_parts or self.chained_parts
+
     def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
         """The network made of already built parts, in the order of `parts`."""
         raise UserError(f"space {self.name!r} has no parts to assemble a network from.")

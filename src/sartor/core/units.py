@@ -37,6 +37,7 @@ METRICS: dict[str, Metric] = {
         Metric("params", "parameters"),
         Metric("mem_access_bytes", "bytes"),
         Metric("accuracy", "%", "more"),
+        Metric("bleu", "", "more"),
         Metric("loss", ""),
     )
 }

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from sartor.core.errors import UserError
-from sartor.data.tensors import Augmentation, Batches, Examples, Tensors, epoch, normaliser, statistics, stream
+from sartor.data.tensors import (
+    Augmentation,
+    Batches,
+    Examples,
+    Tensors,
+    epoch,
+    normaliser,
+    on_device,
+    statistics,
+    stream,
+)
 from sartor.data.vision import resize, whole
 
 _CPU = torch.device("cpu")
@@ -37,14 +47,11 @@ class ImageSet:
 
     def to(self, device: torch.device | str) -> ImageSet:
         """The same data set with its tensors on `device`. Raises UserError when there is no such device."""
+        there = on_device(device)
         try:
-            there = torch.empty(0, device=device).device
             return replace(self, train=self.train.to(there), test=self.test.to(there), device=there)
         except torch.OutOfMemoryError:
             raise UserError(f"{self.name} does not fit on {device}; lower resolution= or use device cpu.") from None
-        except (RuntimeError, AssertionError) as error:
-            detail = str(error).partition("\n")[0][:120]
-            raise UserError(f"device {device!s} is not available ({detail}); use cpu or cuda[:INDEX].") from None
 
     @property
     def shape(self) -> tuple[int, int, int]:

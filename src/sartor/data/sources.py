@@ -1,18 +1,21 @@
-"""Data sets by reference: `digits`, `cifar10:PATH`, `parquet:PATH?resolution=64`, or just a path."""
+"""Data sets by reference: `digits`, `parquet:PATH?resolution=64`, `multi30k:PATH`, or just a path."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
 from sartor.core.errors import UserError, unknown
 from sartor.core.registry import Registry, parse_reference
 from sartor.data.images import ImageSet
+from sartor.data.text import TextSet
 
-DATA: Registry[ImageSet] = Registry(
+DataSet: TypeAlias = ImageSet | TextSet
+DATA: Registry[DataSet] = Registry(
     "data set",
     {
         "digits": "sartor.data.small:digits",
@@ -20,16 +23,18 @@ DATA: Registry[ImageSet] = Registry(
         "cifar10": "sartor.data.small:cifar10",
         "cifar100": "sartor.data.small:cifar100",
         "imagefolder": "sartor.data.folder:imagefolder",
+        "multi30k": "sartor.data.text:multi30k",
         "parquet": "sartor.data.parquet:parquet",
     },
 )
+_TEXT = frozenset(("multi30k",))
 
 
-def load(reference: str, device: torch.device | str = "cpu") -> ImageSet:
+def load(reference: str, device: torch.device | str = "cpu") -> DataSet:
     """The data set of a reference `NAME[:PATH][?key=value&...]` or a plain path, on `device`.
 
-    The option `images=N` of every data set keeps N random training images.
-    A plain path is a parquet file or a folder: with parquet tables, with idx files, or of images.
+    The option `images=N` of every data set of images keeps N random training images.
+    A plain path is a parquet file or a folder: with parquet tables, with idx files, with text, or of images.
     Raises UserError for an unknown name or option, a missing path, or bad contents.
     """
     name, path, options = parse_reference(reference)
@@ -40,25 +45,30 @@ def load(reference: str, device: torch.device | str = "cpu") -> ImageSet:
                 raise UserError(f"there is no data at {plain}; check the path, or give {_usage()}.")
             raise unknown("data set", name, DATA)
         name, path = _recognise(Path(plain).expanduser()), plain
-    images = options.pop("images", None)
     parameters = set(inspect.signature(DATA[name]).parameters)
     wants_path = "path" in parameters
+    allowed = (parameters | ({"images"} if name not in _TEXT else set())) - {"path"}
     if wants_path and path is None:
         raise UserError(f"data set {name!r} needs a path; write {name}:PATH.")
     if path is not None and not wants_path:
         raise UserError(f"data set {name!r} takes no path, given is {path!r}; write {name}.")
     for key in options:
-        if key not in parameters - {"path"}:
-            raise unknown(f"option of data set {name!r}:", key, (parameters | {"images"}) - {"path"})
+        if key not in allowed:
+            raise unknown(f"option of data set {name!r}:", key, allowed)
+    images = options.pop("images", None)
     found = DATA[name](*([path] if wants_path else []), **options)
-    if images is not None and (isinstance(images, bool) or not isinstance(images, int) or images < 10):
-        raise UserError(f"images={images} is not possible; give a whole number from 10 to {len(found.train)}.")
-    return replace(found, images=images).to(device)
+    if isinstance(found, ImageSet) and images is not None:
+        if isinstance(images, bool) or not isinstance(images, int) or images < 10:
+            raise UserError(f"images={images} is not possible; give a whole number from 10 to {len(found.train)}.")
+        found = replace(found, images=images)
+    return found.to(device)
 
 
 def _recognise(path: Path) -> str:
     if path.is_file() or any(path.glob("*.parquet")):
         return "parquet"
+    if any(path.glob("train.*.gz")):
+        return "multi30k"
     return "fashion-mnist" if any(path.glob("*idx3-ubyte.gz")) else "imagefolder"
 
 

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sartor.core.errors import UserError
+
 Augmentation: TypeAlias = Literal["none", "shift", "shift_flip", "crop_flip"]
 """`shift`: pad with black by an eighth and crop at random; `crop`: random area of 25-100 % at aspect 3/4-4/3, scaled
 back; `flip`: mirror half of the images."""
@@ -36,6 +38,15 @@ def stream_seed(*names: str | int) -> int:
 def stream(*names: str | int) -> torch.Generator:
     """A CPU generator seeded by `stream_seed`."""
     return torch.Generator().manual_seed(stream_seed(*names))
+
+
+def on_device(device: torch.device | str) -> torch.device:
+    """The device of that name. Raises UserError when there is none."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        detail = str(error).partition("\n")[0][:120]
+        raise UserError(f"device {device!s} is not available ({detail}); use cpu or cuda[:INDEX].") from None
 
 
 class Examples(Protocol):

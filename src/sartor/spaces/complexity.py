@@ -71,16 +71,16 @@ def count_network(space: SearchSpace, arch: Sequence[int]) -> dict[str, float]:
 
 
 def part_terms(space: SearchSpace, value: Callable[[Part], float]) -> Terms:
-    """Terms of a cost that is a sum over parts; needs `space.local_parts`, or `space.chained_parts`.
+    """Terms of a cost that is a sum over parts; needs `space.counts_add_up`.
 
     A candidate costs what its parts cost, alone or after each candidate of the slot before; parts of no slot make the
     constant.
     """
     first = (0,) * len(space.slots)
-    parts = space.parts(first)
+    parts = space.counted(first)
     if space.chained_parts and parts is not None:
         return _chained_terms(space, parts, value)
-    if not space.local_parts or parts is None:
+    if not space.counts_add_up or parts is None:
         raise UserError(
             f"space {space.name!r} has no parts that depend on one choice alone; use a fitted predictor such as ridge."
         )
@@ -91,7 +91,7 @@ def part_terms(space: SearchSpace, value: Callable[[Part], float]) -> Terms:
         # a network tells of one candidate of every slot
         arch = tuple(min(k, len(slot) - 1) if slot.when is None else 0 for slot in space.slots)
         costs = dict.fromkeys(always, 0.0)
-        for part in space.parts(arch) or []:
+        for part in space.counted(arch) or []:
             if part.slot in costs:
                 costs[part.slot] += value(part)
         for i, cost in costs.items():
@@ -99,7 +99,7 @@ def part_terms(space: SearchSpace, value: Callable[[Part], float]) -> Terms:
     for i, slot in enumerate(space.slots):
         exists = None if slot.when is None else space.enable(first, i)
         for k in range(len(slot) if exists is not None else 0):
-            chosen = space.parts((*exists[:i], k, *exists[i + 1 :])) if exists is not None else None
+            chosen = space.counted((*exists[:i], k, *exists[i + 1 :])) if exists is not None else None
             unary[i][k] = sum(value(p) for p in chosen or [] if p.slot == i)
     return Terms(const, tuple(unary))
 
@@ -126,13 +126,12 @@ def _chained_terms(space: SearchSpace, parts: Sequence[Part], value: Callable[[P
 class Complexity(Score):
     """An exact count of every network of a space: `macs`, `params` or `mem_access_bytes`, at batch 1.
 
-    Counted once per part, or per network where the space has no parts. With `space.local_parts` or `chained_parts` it
-    has terms and is a `SoftScore`. Raises UserError for another name.
+    Counted once per part, or per network where the space has no parts. With `space.counts_add_up` it has terms and is a
+    `SoftScore`. Raises UserError for another name.
     """
 
     def __new__(cls, space: SearchSpace, name: str = "macs") -> Complexity:
-        exact = space.local_parts or space.chained_parts
-        return super().__new__(_LocalComplexity if cls is Complexity and exact else cls)
+        return super().__new__(_LocalComplexity if cls is Complexity and space.counts_add_up else cls)
 
     def __init__(self, space: SearchSpace, name: str = "macs") -> None:
         if name not in COUNTED:
@@ -145,7 +144,7 @@ class Complexity(Score):
 
     def _count(self, arch: Sequence[int]) -> float:
         arch = self.space.canonical(arch)
-        parts = self.space.parts(arch)
+        parts = self.space.counted(arch)
         if parts is not None:
             return sum(map(self._part, parts))
         if arch not in self._cache:

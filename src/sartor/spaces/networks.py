@@ -52,6 +52,10 @@ class Networks(SearchSpace):
         space, same = self._member(arch)
         return space.parts(same)
 
+    def counted(self, arch: Sequence[int]) -> list[Part] | None:
+        space, same = self._member(arch)
+        return space.counted(same)
+
     def deploy(self, network: nn.Module) -> nn.Module:
         return self.members[0][0].deploy(network)
 

@@ -8,12 +8,13 @@ numbered as in the code of MathNAS.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sartor.core import Json, Optimiser, SearchSpace, Slot
+from sartor.core import Json, Optimiser, Part, SearchSpace, Slot
 from sartor.core.errors import UserError
 from sartor.spaces.options import check_ranges, widened
 
@@ -111,6 +112,27 @@ class SuperTransformer(SearchSpace):
     def wide(self, features: int) -> int:
         """Published features, times the width of the space."""
         return max(8, round(features * self.width / 8) * 8)
+
+    @property
+    def counts_add_up(self) -> bool:
+        return not self.embeds  # with them, every layer depends on two slots more
+
+    def counted(self, arch: Sequence[int]) -> list[Part] | None:
+        from sartor.layers.translator import EndsAlone, LayerAlone
+
+        if self.embeds:
+            return None
+        sizes, n, e, qkv = self.sizes(arch), self.length, self.wide(EMBEDS[0]), self.wide(QKV)
+        ends = (self.source, self.target, e, e)
+        found = [Part(f"translator-ends-{ends}", None, partial(EndsAlone, *ends), ((n, e),))]
+        for i, layer in enumerate(sizes.encoder):
+            make = partial(LayerAlone, layer, embed=e, qkv=qkv)
+            found.append(Part(f"translator-encoder-{layer}-{e}-{qkv}", i, make, ((n, e),)))
+        for i, other in enumerate(sizes.decoder):
+            make = partial(LayerAlone, other, embed=e, qkv=qkv, memory=e)
+            key = f"translator-decoder-{other}-{e}-{qkv}"
+            found.append(Part(key, LAYERS + 1 + i, make, ((n, e), (other[3] * n, e))))
+        return found
 
     def network(self, arch: Sequence[int]) -> nn.Module:
         return self._build(self.sizes(arch))

@@ -1,4 +1,4 @@
-"""Tasks: image classification on any data set, and a view of a task for searching that has no test split."""
+"""Tasks: classification of images, tasks by reference, and a view of a task for searching that has no test split."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sartor.data.images import ImageSet
 from sartor.data.lazy import image_set_from_loaders
 from sartor.data.sources import load
 from sartor.data.vision import whole
+from sartor.training.translation import Translation
 
 _SPLITS = ("train", "valid", "trainvalid", "test")
 _VALID_SHARE = 0.2
@@ -119,7 +120,7 @@ class SearchView:
     def __init__(self, task: Task) -> None:
         self._task = task
         self.metric, self.device = task.metric, task.device
-        for name in ("classes", "shape"):
+        for name in ("classes", "shape", "vocabularies"):
             if hasattr(task, name):
                 setattr(self, name, getattr(task, name))
 
@@ -161,13 +162,20 @@ def smoothed(task: Task, label_smoothing: float) -> Task:
 
 
 def get(
-    reference: str, device: torch.device | str = "cpu", *, split_seed: int = 0, label_smoothing: float = 0.0
-) -> Classification:
-    """The classification task of a data reference such as `digits` or `parquet:PATH?resolution=64`.
+    reference: str, device: torch.device | str = "cpu", *, split_seed: int = 0, label_smoothing: float | None = None
+) -> Classification | Translation:
+    """The task of a data reference such as `digits`, `parquet:PATH?resolution=64` or `multi30k:PATH`.
 
-    device: where the data lies and networks are trained. Raises UserError for bad references, data or devices.
+    device: where the data lies and networks are trained; split_seed: of images; label_smoothing: default 0, 0.1 for
+    translation. Raises UserError for bad references, data or devices.
     """
-    return Classification(load(reference, device), split_seed=split_seed, label_smoothing=label_smoothing)
+    data = load(reference, device)
+    smoothing = {} if label_smoothing is None else {"label_smoothing": label_smoothing}
+    if isinstance(data, ImageSet):
+        return Classification(data, split_seed=split_seed, **smoothing)
+    if split_seed:
+        raise UserError(f"{data.name} has its own validation pairs; leave out split_seed={split_seed}.")
+    return Translation(data, **smoothing)
 
 
 def from_loaders(

@@ -39,31 +39,52 @@ def one_a_metric(budgets: Sequence[Budget]) -> None:
 
 
 def fits_task(space: SearchSpace, task: Task, arch: Sequence[int] | None = None) -> None:
-    """Raise UserError when images or classes of the data are not those the networks of the space take and give.
+    """Raise UserError when the data are not what the networks of the space take and give.
 
-    arch: the network to look at, where inputs differ within the space; default: the first.
+    Of images: channels, resolution and classes; of text: the sizes of both vocabularies. arch: the network to look at,
+    where inputs differ within the space; default: the first.
     """
-    import torch
-
-    shape, classes = getattr(task, "shape", None), getattr(task, "classes", None)
-    arch = space.canonical((0,) * len(space.slots) if arch is None else arch)
-    (first, *others) = space.inputs(1, arch)
-    if shape is None or others or first.ndim != 4:  # not about images
+    takes, offers = _taken(space, arch), _offered(task)
+    if not takes or not offers:  # about something else
         return
-    with torch.device("meta"), torch.no_grad():
-        outputs = space.network(arch).to("meta").eval()(first.to("meta"))
-    options = {
-        "channels": (first.shape[1], shape[0]),
-        "resolution": (_edge(*first.shape[2:]), _edge(*shape[1:])),
-        "classes": (outputs.shape[-1], classes),
-    }
-    wrong = {k: (has, wants) for k, (has, wants) in options.items() if wants is not None and has != wants}
+    if takes.keys() != offers.keys():
+        kinds = ["text" if "source" in of else "images" for of in (takes, offers)]
+        raise UserError(f"space {space.name!r} takes {kinds[0]}, the data are {kinds[1]}; give other --data.")
+    wrong = {k: (takes[k], wants) for k, wants in offers.items() if wants is not None and takes[k] != wants}
     if wrong:
         said = ", ".join(f"{k} {has} (data: {wants})" for k, (has, wants) in wrong.items())
         query = "&".join(f"{k}={wants}" for k, (_, wants) in wrong.items())
         known = wrong.keys() <= space.spec().keys()
         advice = f"add ?{query} to the space" if known else f"use a space with {query.replace('&', ', ')}"
         raise UserError(f"space {space.name!r} and the data differ in {said}; {advice}.")
+
+
+def _taken(space: SearchSpace, arch: Sequence[int] | None) -> dict[str, Any]:
+    """What the networks of a space are built for, in the words of its options."""
+    import torch
+
+    from sartor.layers.translator import Translator
+
+    arch = space.canonical((0,) * len(space.slots) if arch is None else arch)
+    inputs = space.inputs(1, arch)
+    with torch.device("meta"), torch.no_grad():
+        network = space.network(arch).to("meta").eval()
+        if isinstance(network, Translator):
+            return {"source": network.source.num_embeddings, "target": network.target.num_embeddings}
+        if len(inputs) > 1 or inputs[0].ndim != 4:
+            return {}
+        outputs = network(inputs[0].to("meta"))
+    _, channels, *size = inputs[0].shape
+    return {"channels": channels, "resolution": _edge(*size), "classes": outputs.shape[-1]}
+
+
+def _offered(task: Task) -> dict[str, Any]:
+    """What data are like, in the same words; None: anything will do."""
+    if (sizes := getattr(task, "vocabularies", None)) is not None:
+        return dict(zip(("source", "target"), sizes))
+    if (shape := getattr(task, "shape", None)) is None:
+        return {}
+    return {"channels": shape[0], "resolution": _edge(*shape[1:]), "classes": getattr(task, "classes", None)}
 
 
 def _edge(height: int, width: int) -> int | str:
