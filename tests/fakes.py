@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core import Architecture, F, Json, Part, Path, Score, SearchSpace, Slot, Terms, TermScore, metric
+from sartor.core import Architecture, F, Json, Part, Path, Score, SearchSpace, Slot, Terms, TermScore, UserError, metric
 from sartor.spaces import SPACES
 
 
@@ -126,7 +126,7 @@ class Forest(SearchSpace):
         return (torch.zeros(batch, 1),)
 
     def network(self, arch: Sequence[int]) -> nn.Module:
-        raise NotImplementedError
+        raise UserError("this space builds no networks.")
 
 
 SPACES.register("fake-ragged", Ragged)
