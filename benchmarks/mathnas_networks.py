@@ -20,10 +20,11 @@ Reduced: at most an hour on one core. Full: all data, 32 px, width 1, 100 epochs
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -145,32 +146,38 @@ class Experiment:
         self.trained_in = time.process_time() - began
 
     def all(self) -> None:
-        row = self.results.row
-        supernet = row({"what": "supernet"}, self.supernet)
-        blocks, estimate = (row({"what": what}, getattr(self, what)) for what in ("blocks", "estimate"))
-        by = {what: row({"what": "search", "by": what}, partial(self.search, what)) for what in ("blocks", "estimate")}
-        found = by["estimate"]
+        """Every step that is not done yet; the summary is of what there is."""
+        self.step({"what": "supernet"}, self.supernet)
+        for what in ("blocks", "estimate"):
+            self.step({"what": what}, getattr(self, what))
+        for by in ("blocks", "estimate"):
+            found = self.step({"what": "search", "by": by}, partial(self.search, by))
         networks = {"found": tuple(found["architecture"]), "random": self.random(found["macs"])}
-        trained = {
-            name: row({"what": "train", "network": name}, partial(self.train, arch)) for name, arch in networks.items()
-        }
+        for name, arch in networks.items():
+            self.step({"what": "train", "network": name}, partial(self.train, arch))
+
+    def step(self, cell: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        row = self.results.row(cell, compute)
+        rows = {json.dumps(r["cell"], sort_keys=True): r for r in self.results.data["rows"]}
+
+        def of(**cell: str) -> dict[str, Any]:
+            return rows.get(json.dumps(cell, sort_keys=True), {})
+
+        supernet = of(what="supernet")
+        told = [of(what=what) for what in ("blocks", "estimate")]
+        searches = {by: of(what="search", by=by) for by in ("blocks", "estimate")}
+        networks = {name: of(what="train", network=name) for name in ("found", "random")}
         self.results.summarise(
-            rows=[
-                {"predictor": name, "answers": r["asked"], **of}
-                for r in (blocks, estimate)
-                for name, of in r["figures"].items()
-            ],
+            rows=[{"predictor": name, "answers": r["asked"], **figures} for r in told if r
+                  for name, figures in r["figures"].items()],
             supernet={key: supernet[key] for key in ("largest", "smallest", "floor", "floor reached")},
-            searches=[
-                {"predictor": what, **{key: of[key] for key in ("status", "macs", "limit", "supernet answer")}}
-                for what, of in by.items()
-            ],
-            networks=[
-                {"network": name, **{key: of[key] for key in ("test", "macs", "params", "epochs")}, "seeds": 1}
-                for name, of in trained.items()
-            ],
-            verdict="undecided: one seed each",
-        )
+            searches=[{"predictor": by, **{key: r[key] for key in ("status", "macs", "limit", "supernet answer")}}
+                      for by, r in searches.items() if r],
+            networks=[{"network": name, **{key: r[key] for key in ("test", "macs", "params", "epochs")}, "seeds": 1}
+                      for name, r in networks.items() if r],
+            verdict="undecided: one seed each" if all(networks.values()) else "unfinished",
+        )  # fmt: skip
+        return row
 
     # ------------------------------------------------------------------ steps
 
