@@ -3,7 +3,8 @@
 Must show (issue MathNAS, 5): blocks described by depth, kernels and expansions (`Slot.features`); Spearman and RMSE on
 the two thirds not fitted on. The networks were drawn by searches, so they are biased towards good ones.
 
-The slots of the table are layers, not units of 7,371 blocks, so that one-hot columns of them do as well as factored ones.
+The slots of the table are layers, not units of 7,371 blocks, so that one-hot columns of them do as well as factored
+ones.
 
 Then the best network by accuracy at 224 pixels within 100 random limits on the measured latency of a batch of 1 and of
 64 (titan_rtx), both scores fitted on their own tables, resolution a feature of the latency: proven optimal, and how
