@@ -94,7 +94,7 @@ def adapt(
     *,
     limit: str | None = None,
     blocks: int = 5,
-    epochs: int = 0,
+    epochs: int = 20,
     threads: int = 1,
 ) -> dict[str, Json]:
     """Write a dynamic network to `dynamic/` of the run; what is known about it.
