@@ -32,16 +32,17 @@ class Results:
     """
 
     def __init__(self, name: str, goal: str, settings: dict[str, Any]) -> None:
-        from sartor.targets.conditions import conditions, cpu_model
+        from sartor.targets.conditions import conditions
 
         CACHE.mkdir(parents=True, exist_ok=True)
+        self.processors = processors()
         self.file = RESULTS / f"{name}.json"
         head = {
             "benchmark": name,
             "goal": goal,
             "settings": settings,
             "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
-            "machine": {"cpu": cpu_model(), **{k: v for k, v in conditions().items() if k != "hostname"}},
+            "machine": {**self.processors, **{k: v for k, v in conditions().items() if k != "hostname"}},
         }
         self.data: dict[str, Any] = {**json.loads(json.dumps(head)), "rows": [], "summary": {}}
         self._read()
@@ -58,6 +59,8 @@ class Results:
         if known is not None:
             return known
         row = {"cell": cell, **compute()}
+        if any(self.data["machine"].get(name) != model for name, model in self.processors.items()):
+            row["machine"] = self.processors  # another than that of the file
         with self._reading():
             self.data["rows"].append(row)
         print(json.dumps(row), flush=True)
@@ -82,6 +85,16 @@ class Results:
             self._read()
             yield
             write_json(self.file, self.data)
+
+
+def processors() -> dict[str, str]:
+    """Models of the CPU and, where there is one, of the GPU."""
+    import torch
+
+    from sartor.targets.conditions import cpu_model
+
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"cpu": cpu_model(), **gpu}
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:

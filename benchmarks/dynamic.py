@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,11 @@ GOAL = "limit broken for at most one window, then kept; exchange of blocks again
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("experiment", choices=["switching", "simulated", "contention", "accuracy"])
+    options.add_argument("--seed", type=int, help="accuracy: one seed")
     given = options.parse_args()
     torch.set_num_threads(1)
     if given.experiment == "accuracy":
-        accuracy()
+        accuracy(range(SEEDS) if given.seed is None else [given.seed])
         return
     setting = {"space": SPACE, "blocks": BLOCKS, "threads": 1, "window": WINDOW, "warmup": WARMUP}
     where = CACHE / "dynamic"
@@ -383,7 +385,7 @@ def _windows(times: Any, choices: Any) -> list[float]:
 # ---------------------------------------------------------------------- accuracy
 
 
-def accuracy() -> None:
+def accuracy(seeds: Sequence[int]) -> None:
     from mathnas_networks import REDUCED
     from sartor.dynamic.blocks import keep_blocks
     from sartor.methods import METHODS
@@ -391,10 +393,11 @@ def accuracy() -> None:
     from sartor.runs import Run
     from sartor.training.tasks import for_search
 
-    setting, seeds, drawn, epochs = REDUCED["mobilenetv3"], 3, 30, (0, 2, 6)
+    setting, drawn, epochs = REDUCED["mobilenetv3"], 30, (0, 2, 6)
     space: Any = sartor.spaces.get(setting["space"])
     root = os.environ.get("SARTOR_DATA", "../shared/data")
-    task = for_search(sartor.tasks.get(setting["data"].format(data=root)))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    task = for_search(sartor.tasks.get(setting["data"].format(data=root), device))
     job = {**setting, "data_name": task.describe(), "blocks": BLOCKS, "networks": drawn, "lr": 0.02, "epochs": epochs}
     results = Results("dynamic_accuracy", "accuracy lost through shared batch-norm statistics is reported", job)
     name = "mathnas_mobilenetv3"
@@ -418,11 +421,11 @@ def accuracy() -> None:
         shared = SupernetScore(kept, bank, task, calibration=0, limit=setting["search"]["valid_batches"])(archs)
         return {"own": own.tolist(), "shared": shared.tolist()}
 
-    for seed in range(seeds):
+    for seed in seeds:
         for count in epochs:
             results.row({"epochs": count, "seed": seed}, lambda c=count, s=seed: lost(c, s))
     rows = []
-    for count in epochs:
+    for count in (count for count in epochs if any(row["cell"]["epochs"] == count for row in results.data["rows"])):
         mine = [row for row in results.data["rows"] if row["cell"]["epochs"] == count]
         rows.append(
             {

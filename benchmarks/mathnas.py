@@ -13,7 +13,7 @@ is a search.
 
 Both are full settings: a table needs no accelerator.
 
-    python benchmarks/mathnas.py ranking|budgets [--only METHOD|PAIR] [--seed S]
+    python benchmarks/mathnas.py ranking|budgets [--only METHOD|PAIR] [--part K --of N]    # several fill one file
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("experiment", choices=GOALS)
     options.add_argument("--only", help="one method, or one pair of columns")
+    options.add_argument("--part", type=int, default=0, help="which part of the seeds or budgets, from 0")
+    options.add_argument("--of", type=int, default=1, help="how many parts there are")
     given = options.parse_args()
     torch.set_num_threads(1)
     table = tables.load("nas-bench-201", f"{os.environ.get('SARTOR_DATA', '../shared/data')}/nas_bench_201.parquet")
@@ -62,7 +64,7 @@ def main() -> None:
         if work is ranking
         else {**setting, "budgets": BUDGETS, "cost rows": ROWS, "draws": DRAWS, "columns": PAIRS},
     )
-    results.summarise(**work(results, table, given.only))
+    results.summarise(**work(results, table, given.only, given.part, given.of))
 
 
 def search(table: Any, method: str, seed: int, predicted: Any = None, **job: Any) -> dict[str, Any]:
@@ -74,8 +76,13 @@ def search(table: Any, method: str, seed: int, predicted: Any = None, **job: Any
     return {**point, "optimum": found["optimum_test"], "cpu_seconds": time.process_time() - began}
 
 
-def ranking(results: Results, table: Any, only: str | None) -> dict[str, Any]:
-    for seed in range(SEEDS):
+def share(count: int, part: int, of: int) -> range:
+    """Neighbours, because they share what is fitted."""
+    return range(count * part // of, count * (part + 1) // of)
+
+
+def ranking(results: Results, table: Any, only: str | None, part: int, of: int) -> dict[str, Any]:
+    for seed in share(SEEDS, part, of):
         for method in METHODS if only is None else [only]:
             cell = {"method": method, "seed": seed}
             results.row(cell, lambda m=method, s=seed: search(table, m, s, queries=QUERIES))
@@ -119,7 +126,7 @@ def asking_all(table: Any, row: dict[str, Any]) -> float:
     return float(row["optimum"] - table.columns[TEST][best])
 
 
-def budgets(results: Results, table: Any, only: str | None) -> dict[str, Any]:
+def budgets(results: Results, table: Any, only: str | None, part: int, of: int) -> dict[str, Any]:
     @cache
     def fitted(cost: str, draw: int) -> Cautious:
         score, archs = table.score(cost), list(table.row)
@@ -133,7 +140,7 @@ def budgets(results: Results, table: Any, only: str | None) -> dict[str, Any]:
     def found(job: dict[str, Any], seed: int) -> dict[str, Any]:
         return {"limits": job["limits"], **search(table, "mathnas-answer", seed, believed, **job)}
 
-    for seed in range(BUDGETS):
+    for seed in share(BUDGETS, part, of):
         for name, costs in PAIRS.items():
             for rows in (None, ROWS):
                 if only in (None, name):

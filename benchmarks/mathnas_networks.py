@@ -9,18 +9,19 @@ JPEG copy; text is Multi30k, English to German, graded by BLEU.
    Intervals are of resampled networks, for one supernet. Where a slot has thousands of blocks, tables are of `few` a
    unit, spread over multiply-accumulates, as the paper's Figure 1 has 5 a unit.
 3. search: within a budget of multiply-accumulates, by the estimate, and by block tables over the `few`; the program's
-   status says whether its optimum is proven. What the estimate's search found and a random network of the same
-   multiply-accumulates are trained from scratch and tested: one seed each, so that a ranking is undecided.
+   status says whether its optimum is proven. What the estimate's search found and random networks of the same
+   multiply-accumulates are trained from scratch and tested. Reduced: one each, so that a ranking is undecided. Full:
+   three, and the difference is ranked if its 95 % interval excludes zero; of one supernet and one search.
 
-Reduced: at most an hour on one core. Full: all data, 32 px, width 1, 100 epochs (text 40).
+Reduced: at most an hour on one core. Full: all data, 32 px, width 1, on a GPU.
 
-    python benchmarks/mathnas_networks.py mobilenetv3|supervit|supertransformer [--full]
+    python benchmarks/mathnas_networks.py mobilenetv3|supervit|supertransformer [--full] [--stage search|train]
+                                          [--network found|random] [--seed S]
     python benchmarks/mathnas_networks.py figure     # docs/img/mathnas_networks.svg from the results
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 
 import sartor
-from common import CACHE, RESULTS, Results, parser
+from common import CACHE, RESULTS, Results, interval, parser
 from sartor import workflow
 from sartor.core import METRICS, Architecture, F, Score, SearchSpace, Task, TermScore
 from sartor.core.restricted import Restricted
@@ -49,6 +50,7 @@ from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search
 
 SEED, DRAWN, RESAMPLED = 0, 200, 1000
+STAGES, NETWORKS = ("search", "train"), ("found", "random")
 KEPT = ("macs", "params", "epochs", "loss")  # of a training
 NEAR = 0.02  # how far multiply-accumulates of the random network may be from those of the network found
 MODES = {"block tables": "per_block", "block tables without MACs": "none"}
@@ -90,50 +92,71 @@ REDUCED: dict[str, dict[str, Any]] = {
     },
 }
 FULL: dict[str, dict[str, Any]] = {
-    name: {
-        "space": f"{name}:cifar",
+    "mobilenetv3": {
+        "space": "mobilenetv3:cifar",
         "data": "parquet:{data}/cifar10",
         "floor": 85.0,
-        "few": few,
+        "few": 5,
         "share": 0.4,
-        "search": {"epochs": 100, "batch_size": 128, "queries": 781},
-        "recipe": {"epochs": 100, "batch_size": 128, "evaluate_every": 0},
-    }
-    for name, few in (("mobilenetv3", 5), ("supervit", None))
-} | {
+        "seeds": 3,
+        "search": {"epochs": 12, "batch_size": 256, "lr": 0.1, "queries": 200, "valid_batches": 10},
+        "recipe": {"epochs": 10, "batch_size": 256, "lr": 0.1, "evaluate_every": 0},
+    },
+    "supervit": {
+        "space": "supervit:cifar",
+        "data": "parquet:{data}/cifar10",
+        "floor": 75.0,
+        "few": None,
+        "share": 0.4,
+        "seeds": 3,
+        "search": {"epochs": 40, "batch_size": 256, "lr": 0.001, "queries": 200, "valid_batches": 10},
+        "recipe": {"epochs": 40, "batch_size": 256, "optimiser": "adamw", "lr": 0.001, "evaluate_every": 0},
+    },
     "supertransformer": {
         "space": "supertransformer?source=8000&target=8000",
         "data": "multi30k:{data}/multi30k?vocabulary=8000",
         "floor": 30.0,
         "few": None,
         "share": 0.4,
-        "search": {"epochs": 40, "batch_size": 128, "lr": 0.0005, "queries": 781},
-        "recipe": {"epochs": 40, "batch_size": 128, "optimiser": "adamw", "lr": 0.0005, "evaluate_every": 0},
-    }
+        "seeds": 3,
+        "search": {"epochs": 24, "batch_size": 256, "lr": 0.0007, "queries": 200, "valid_batches": 4},
+        "recipe": {"epochs": 20, "batch_size": 256, "optimiser": "adamw", "lr": 0.0007, "evaluate_every": 0},
+    },
 }
 
 
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("space", choices=[*FULL, "figure"])
+    options.add_argument("--stage", choices=STAGES, help="one stage")
+    options.add_argument("--network", choices=NETWORKS, help="train one of these; several processes fill one file")
+    options.add_argument("--seed", type=int, help="train with one seed")
     given = options.parse_args()
     if given.space == "figure":
         picture([read_json(file) for name in FULL if (file := RESULTS / f"mathnas_{name}.json").exists()])
         return
     setting = (FULL if given.full else REDUCED)[given.space]
     torch.set_num_threads(torch.get_num_threads() if given.full else 1)
+    torch.set_float32_matmul_precision("high")
     space: Any = sartor.spaces.get(setting["space"])
     root = os.environ.get("SARTOR_DATA", "../shared/data")
     task = sartor.tasks.get(setting["data"].format(data=root), "cuda" if torch.cuda.is_available() else "cpu")
     name = f"mathnas_{given.space}{'_full' if given.full else ''}"
     job = {**setting, "data_name": task.describe(), "seed": SEED, "drawn": DRAWN, "modes": MODES}
     results = Results(name, GOAL, job)
-    with Run(CACHE / name, {"benchmark": name, **setting}, SEED) as run:
-        Experiment(space, task, setting, results, run).all()
+    if given.stage != "train":
+        with Run(CACHE / name, {"benchmark": name, **setting}, SEED) as run:
+            Experiment(space, task, setting, results, run).all()
+    if given.stage != "search":
+        for seed in range(setting.get("seeds", 1)) if given.seed is None else [given.seed]:
+            for network in NETWORKS if given.network is None else [given.network]:
+                cell = {"what": "train", "network": network, "seed": seed}
+                results.row(cell, partial(trained, network, seed, space, task, setting, results))
+                results.summarise(**summary(results))
 
 
 class Experiment:
-    """What is done with one space, resumed where it stopped."""
+    """What is done with one space before networks of it are trained alone, resumed where it stopped."""
 
     def __init__(self, space: SearchSpace, task: Task, setting: dict[str, Any], results: Results, run: Run) -> None:
         self.space, self.task, self.setting, self.results, self.run = space, task, setting, results, run
@@ -147,37 +170,15 @@ class Experiment:
 
     def all(self) -> None:
         """Every step that is not done yet; the summary is of what there is."""
-        self.step({"what": "supernet"}, self.supernet)
-        for what in ("blocks", "estimate"):
-            self.step({"what": what}, getattr(self, what))
-        for by in ("blocks", "estimate"):
-            found = self.step({"what": "search", "by": by}, partial(self.search, by))
-        networks = {"found": tuple(found["architecture"]), "random": self.random(found["macs"])}
-        for name, arch in networks.items():
-            self.step({"what": "train", "network": name}, partial(self.train, arch))
-
-    def step(self, cell: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        row = self.results.row(cell, compute)
-        rows = {json.dumps(r["cell"], sort_keys=True): r for r in self.results.data["rows"]}
-
-        def of(**cell: str) -> dict[str, Any]:
-            return rows.get(json.dumps(cell, sort_keys=True), {})
-
-        supernet = of(what="supernet")
-        told = [of(what=what) for what in ("blocks", "estimate")]
-        searches = {by: of(what="search", by=by) for by in ("blocks", "estimate")}
-        networks = {name: of(what="train", network=name) for name in ("found", "random")}
-        self.results.summarise(
-            rows=[{"predictor": name, "answers": r["asked"], **figures} for r in told if r
-                  for name, figures in r["figures"].items()],
-            supernet={key: supernet[key] for key in ("largest", "smallest", "floor", "floor reached")},
-            searches=[{"predictor": by, **{key: r[key] for key in ("status", "macs", "limit", "supernet answer")}}
-                      for by, r in searches.items() if r],
-            networks=[{"network": name, **{key: r[key] for key in ("test", "macs", "params", "epochs")}, "seeds": 1}
-                      for name, r in networks.items() if r],
-            verdict="undecided: one seed each" if all(networks.values()) else "unfinished",
-        )  # fmt: skip
-        return row
+        steps: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]] = [
+            ({"what": "supernet"}, self.supernet),
+            ({"what": "blocks"}, self.blocks),
+            ({"what": "estimate"}, self.estimate),
+            *(({"what": "search", "by": by}, partial(self.search, by)) for by in ("blocks", "estimate")),
+        ]
+        for cell, compute in steps:
+            self.results.row(cell, compute)
+            self.results.summarise(**summary(self.results))
 
     # ------------------------------------------------------------------ steps
 
@@ -263,21 +264,64 @@ class Experiment:
         """The largest network and the smallest."""
         return [base_network(self.space, macs) for macs in (self.macs, self.macs.times(-1.0))]
 
-    def random(self, macs: float) -> Architecture:
-        """The first random network with about these multiply-accumulates, and no more."""
-        rng = self.run.rng("random")
-        while True:
-            (arch,) = self.space.sample(rng, 1)
-            if (1.0 - NEAR) * macs <= self.macs(self.space, [arch])[0] <= macs:
-                return arch
 
-    def train(self, arch: Architecture) -> dict[str, Any]:
-        recipe = Recipe().override(self.setting["recipe"])
-        began = time.process_time()
-        with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"benchmark": "train"}, SEED) as run:
-            result: Any = workflow.train_network(self.space, arch, self.task, recipe, run)
-        spent = {"cpu_seconds": time.process_time() - began}
-        return {"architecture": list(arch), "test": result["value"], **{k: result[k] for k in KEPT}, **spent}
+def trained(
+    network: str, seed: int, space: SearchSpace, task: Task, setting: dict[str, Any], results: Results
+) -> dict[str, Any]:
+    """One training from scratch, of the network found or of a random one beside it, and its test."""
+    found: Any = results.get({"what": "search", "by": "estimate"})
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"benchmark": "train"}, seed) as run:
+        arch = tuple(found["architecture"]) if network == "found" else beside(space, found["macs"], run)
+        result: Any = workflow.train_network(space, arch, task, Recipe().override(setting["recipe"]), run)
+    spent = {"cpu_seconds": time.process_time() - began}
+    return {"architecture": list(arch), "test": result["value"], **{k: result[k] for k in KEPT}, **spent}
+
+
+def beside(space: SearchSpace, macs: float, run: Run) -> Architecture:
+    """The first random network with about these multiply-accumulates, and no more."""
+    rng, counts = run.rng("random"), additive_macs(space)
+    while True:
+        (arch,) = space.sample(rng, 1)
+        if (1.0 - NEAR) * macs <= counts(space, [arch])[0] <= macs:
+            return arch
+
+
+def summary(results: Results) -> dict[str, Any]:
+    """Of the rows that there are."""
+    rows = [(row["cell"], row) for row in results.data["rows"]]
+    supernet: Any = results.get({"what": "supernet"})
+    told = [row for cell, row in rows if cell["what"] in ("blocks", "estimate")]
+    tests = {n: {c["seed"]: r for c, r in rows if c.get("network") == n} for n in NETWORKS}
+    apart = [tests["found"][s]["test"] - tests["random"][s]["test"] for s in tests["found"] if s in tests["random"]]
+    finished = all(len(of) == results.data["settings"].get("seeds", 1) for of in tests.values())
+    difference = interval(apart) if len(apart) > 1 else None
+    decided = difference is not None and (difference["low"] > 0 or difference["high"] < 0)
+    return {
+        "rows": [
+            {"predictor": name, "answers": row["asked"], **figures}
+            for row in told
+            for name, figures in row["figures"].items()
+        ],
+        "supernet": {key: supernet[key] for key in ("largest", "smallest", "floor", "floor reached")},
+        "searches": [
+            {"predictor": cell["by"], **{key: row[key] for key in ("status", "macs", "limit", "supernet answer")}}
+            for cell, row in rows
+            if cell["what"] == "search"
+        ],
+        "networks": [
+            {
+                "network": name,
+                "seeds": len(of),
+                "test": interval([r["test"] for r in of.values()]) if len(of) > 1 else next(iter(of.values()))["test"],
+                **{key: float(np.mean([r[key] for r in of.values()])) for key in ("macs", "params", "epochs")},
+            }
+            for name, of in tests.items()
+            if of
+        ],
+        "found above random": difference,
+        "verdict": ("decided" if decided else "undecided") if finished else "unfinished",
+    }
 
 
 class Asked(Score):

@@ -62,7 +62,7 @@ def train_supernet(
         ends, drawn = _ends(space), _DRAWN
     for epoch in run.steps(epochs, supernet=supernet, w=w):
         torch.manual_seed(run.torch_seed("dropout", epoch))
-        rng, total = run.rng("paths", epoch), 0.0
+        rng, total = run.rng("paths", epoch), torch.zeros((), device=task.device)
         supernet.train()
         for i, batch in enumerate(task.batches("train", size=batch_size, seed=run.seed, epoch=epoch)):
             set_lr(w, cosine(epoch * steps + i, epochs * steps, peak=peak, warmup=warmup))
@@ -70,12 +70,14 @@ def train_supernet(
             for k, arch in enumerate([*ends, *space.sample(rng, drawn)]):
                 loss = task.loss(partial(supernet, path=Path(arch)), batch)
                 loss.backward()  # type: ignore[no-untyped-call]
-                total += float(loss.detach()) / drawn if k >= len(ends) else 0.0
+                if k >= len(ends):
+                    total += loss.detach() / drawn
             nn.utils.clip_grad_norm_([p for p in supernet.parameters() if p.grad is not None], clip_norm)
             w.step()
-        if not math.isfinite(total):
-            raise UserError(f"the loss is {total} in epoch {epoch + 1} of the supernet; lower lr={peak:g}.")
-        run.log("epoch", epoch=epoch, of="supernet", loss=total / steps)
+        mean = float(total) / steps  # the only wait for the device in an epoch
+        if not math.isfinite(mean):
+            raise UserError(f"the loss is {mean} in epoch {epoch + 1} of the supernet; lower lr={peak:g}.")
+        run.log("epoch", epoch=epoch, of="supernet", loss=mean)
     return supernet.eval()
 
 
