@@ -25,7 +25,7 @@ import sartor
 from common import Results, parser
 from sartor.choose.relax import Relaxation
 from sartor.core import Path
-from sartor.core.memory import keep_freed_memory
+from sartor.core.memory import image_layout, keep_freed_memory
 from sartor.supernet import IdentityMapping
 from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch
 from sartor.training.tasks import for_search
@@ -85,7 +85,7 @@ def search_free(
     supernet: Any = space.supernet()
     around = IdentityMapping(space, supernet) if phi else None
     trained: Any = nn.ModuleList([m for m in (supernet, around) if m is not None])
-    trained.to(device, memory_format=torch.channels_last)
+    trained.to(device, memory_format=image_layout(device))
     if around is not None:
         around.phi = phi
     relaxation = Relaxation(space, torch.Generator().manual_seed(seed)).to(device)

@@ -119,8 +119,8 @@ FULL: dict[str, dict[str, Any]] = {
         "few": None,
         "share": 0.4,
         "seeds": 3,
-        "search": {"epochs": 24, "batch_size": 256, "lr": 0.0007, "queries": 200, "valid_batches": 4},
-        "recipe": {"epochs": 20, "batch_size": 256, "optimiser": "adamw", "lr": 0.0007, "evaluate_every": 0},
+        "search": {"epochs": 14, "batch_size": 256, "lr": 0.0002, "queries": 200, "valid_batches": 4},
+        "recipe": {"epochs": 14, "batch_size": 256, "optimiser": "adamw", "lr": 0.0002, "evaluate_every": 0},
     },
 }
 

@@ -29,7 +29,7 @@ import sartor
 from common import Results, parser
 from sartor.choose.relax import Relaxation, balance, hold
 from sartor.core import METRICS, Architecture, Budget, Path
-from sartor.core.memory import keep_freed_memory
+from sartor.core.memory import image_layout, keep_freed_memory
 from sartor.core.score import SoftScore
 from sartor.spaces.complexity import Complexity
 from sartor.supernet import IdentityMapping
@@ -87,10 +87,10 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
     torch.manual_seed(0)
     arch = space.sample(np.random.default_rng(0), 1)[0]
     batch = setting["batch"]
-    x = space.inputs(batch)[0].to(device, memory_format=torch.channels_last)
+    x = space.inputs(batch)[0].to(device, memory_format=image_layout(device))
     y = torch.randint(0, 100, (batch,), device=device)
-    alone = space.network(arch).to(device, memory_format=torch.channels_last)
-    supernet = space.supernet().to(device, memory_format=torch.channels_last)
+    alone = space.network(arch).to(device, memory_format=image_layout(device))
+    supernet = space.supernet().to(device, memory_format=image_layout(device))
     relaxation = Relaxation(space, torch.Generator().manual_seed(0)).to(device)
     score = Complexity(space, "macs")
     assert isinstance(score, SoftScore)
@@ -102,7 +102,7 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
     }
     every = AllPaths(supernet)
     around = IdentityMapping(space, supernet)
-    around.to(device, memory_format=torch.channels_last).phi = 1.0
+    around.to(device, memory_format=image_layout(device)).phi = 1.0
     trained = nn.ModuleList([supernet, around])
     optimisers["both"] = make_optimiser(trained, "sgd", lr=1e-3, weight_decay=3e-5)
     paths = relaxation.ordered(1.0, torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sartor.core.errors import UserError
+from sartor.core.memory import image_layout
 from sartor.data.tensors import (
     Augmentation,
     Batches,
@@ -94,7 +95,7 @@ class ImageSet:
 
 
 def _as_is(images: Tensor) -> Tensor:
-    return images.to(torch.float32, memory_format=torch.channels_last)
+    return images.to(torch.float32, memory_format=image_layout(images.device))
 
 
 def image_set(

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sartor.core.errors import UserError
+from sartor.core.memory import image_layout
 
 Augmentation: TypeAlias = Literal["none", "shift", "shift_flip", "crop_flip"]
 """`shift`: pad with black by an eighth and crop at random; `crop`: random area of 25-100 % at aspect 3/4-4/3, scaled
@@ -198,14 +199,12 @@ def statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normaliser(mean: Tensor, std: Tensor, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """(B, C, H, W) in 0-255 to float32 of mean 0 and deviation 1 per channel, channels-last.
-
-    Channels-last inputs make convolutions on the CPU follow suit, which was 1.5 times faster for whole steps.
-    """
+    """(B, C, H, W) in 0-255 to float32 of mean 0 and deviation 1 per channel, in the device's `image_layout`."""
     scale = (1 / std).view(1, -1, 1, 1).to(device)
     shift = (-mean / std).view(1, -1, 1, 1).to(device)
+    layout = image_layout(device)
 
     def prepare(images: Tensor) -> Tensor:
-        return images.to(torch.float32, memory_format=torch.channels_last, copy=True).mul_(scale).add_(shift)
+        return images.to(torch.float32, memory_format=layout, copy=True).mul_(scale).add_(shift)
 
     return prepare

@@ -51,6 +51,7 @@ from torch import Tensor, nn
 from sartor.choose.relax import Multipliers, Relaxation, aims_of, costs, differentiable, priced, settle, spread
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, Task, UserError
+from sartor.core.memory import image_layout
 from sartor.methods.settings import LightNASSettings
 from sartor.runs import Run
 from sartor.supernet import IdentityMapping
@@ -88,7 +89,7 @@ class LightNAS(LightNASSettings):
         supernet: Any = space.supernet()
         identity = IdentityMapping(space, supernet) if self.identity else None
         trained: Any = nn.ModuleList([m for m in (supernet, identity) if m is not None])
-        trained.to(task.device, memory_format=torch.channels_last)  # up to 2.5 times faster on CPUs
+        trained.to(task.device, memory_format=image_layout(task.device))
         relaxation = Relaxation(space, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)
         multipliers = Multipliers(budgets, rate=self.multiplier_lr, sign_clip=self.sign_clip)
         if self.multiplier is not None:

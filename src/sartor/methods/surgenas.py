@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from sartor.choose.relax import Relaxation, aims_of, costs, differentiable, priced, settle, spread
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, SoftScore, Task, UserError
+from sartor.core.memory import image_layout
 from sartor.methods.settings import SurgeNASSettings
 from sartor.runs import Run
 from sartor.supernet import IdentityMapping
@@ -84,7 +85,7 @@ class SurgeNAS(SurgeNASSettings):
         supernet: Any = space.supernet()
         identity = IdentityMapping(space, supernet) if self.identity else None
         trained: Any = nn.ModuleList([m for m in (supernet, identity) if m is not None])
-        trained.to(task.device, memory_format=torch.channels_last)
+        trained.to(task.device, memory_format=image_layout(task.device))
         relaxation = Relaxation(space, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)
         w = make_optimiser(
             trained,

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sartor.core import Architecture, F, Optimiser, Path, Score, SearchSpace, Task, UserError
+from sartor.core.memory import image_layout
 from sartor.quality.blocks import additive_macs, base_network
 from sartor.runs import Run
 from sartor.supernet import recalibrated
@@ -40,17 +41,18 @@ def train_supernet(
     supernet: one to be trained further, default a fresh one; optimiser: default as the space wants, AdamW with a
     warm-up of an epoch (at most a tenth of all); lr: default 0.05, AdamW 1e-3.
 
-    One path a step, every network as likely as any other: Z. Guo et al., "Single Path One-Shot Neural Architecture
-    Search with Uniform Sampling", ECCV 2020. Where candidates share weights (`nested`), the largest network, the
-    smallest and two others a step, gradients added up: the sandwich rule of J. Yu, T. Huang, "Universally Slimmable
-    Networks and Improved Training Techniques", ICCV 2019.
+    One path a step, every candidate of a slot as likely as any other: Z. Guo et al., "Single Path One-Shot Neural
+    Architecture Search with Uniform Sampling", ECCV 2020. With every network as likely as any other, shallow ones would
+    hardly be trained where slots are conditional: nearly all networks are deep. Where candidates share weights
+    (`nested`), the largest network, the smallest and two others a step, gradients added up: the sandwich rule of J. Yu,
+    T. Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019.
 
     The run gets a line an epoch with the loss of the drawn paths, and a killed one goes on. Raises UserError when the
     loss is no longer finite.
     """
     torch.manual_seed(run.torch_seed("weights"))
     supernet = space.supernet() if supernet is None else supernet
-    supernet.to(task.device, memory_format=torch.channels_last)
+    supernet.to(task.device, memory_format=image_layout(task.device))
     kind = optimiser or space.optimiser
     usual, decay = _RATES[kind]
     peak = usual if lr is None else lr
@@ -67,7 +69,7 @@ def train_supernet(
         for i, batch in enumerate(task.batches("train", size=batch_size, seed=run.seed, epoch=epoch)):
             set_lr(w, cosine(epoch * steps + i, epochs * steps, peak=peak, warmup=warmup))
             w.zero_grad(set_to_none=True)
-            for k, arch in enumerate([*ends, *space.sample(rng, drawn)]):
+            for k, arch in enumerate([*ends, *space.sample(rng, drawn, uniform_over="choices")]):
                 loss = task.loss(partial(supernet, path=Path(arch)), batch)
                 loss.backward()  # type: ignore[no-untyped-call]
                 if k >= len(ends):
@@ -115,7 +117,7 @@ class SupernetScore(Score):
         return np.array([self._one(self.space.canonical(arch)) for arch in archs], dtype=np.float64)
 
     def _one(self, arch: tuple[int, ...]) -> float:
-        alone = self.supernet.extract(arch).to(memory_format=torch.channels_last)
+        alone = self.supernet.extract(arch).to(memory_format=image_layout(self.task.device))
         with recalibrated(alone, self._calibration) as network:
             return float(self.task.evaluate(network, "valid", limit=self.limit)[self.metric.name])
 
