@@ -43,11 +43,14 @@ def main() -> None:
         data = read_json(file)
         settings = data["settings"]
         target = f" Target: {settings['target']}." if "target" in settings else ""
-        machine = data["machine"]
+        machine, rows = data["machine"], data["rows"]
+        processors = ", ".join(machine[kind] for kind in ("gpu", "cpu") if kind in machine)
+        others = {", ".join(row["machine"].values()) for row in rows if "machine" in row}
+        moved = f" ({sum('machine' in row for row in rows)} of {len(rows)} rows: {'; '.join(others)})" if others else ""
         lines = [
             f"## {file.stem.replace('_', ' ')}",
             "",
-            f"Goal: {data['goal']}.{target} Machine: {machine['cpu']}, {machine.get('cores', '?')} cores. "
+            f"Goal: {data['goal']}.{target} Machine: {processors}, {machine.get('cores', '?')} cores{moved}. "
             f"torch {data['versions']['torch']}. [JSON](../benchmarks/results/{file.name})",
             *([f"\n{data['note']}"] if "note" in data else []),
             "",
