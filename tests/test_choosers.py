@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sartor.choose.evolve import Evolution, mutate
+from sartor.choose.evolve import Evolution, Population, Within, mutate
 from sartor.choose.sample import RandomSearch
-from sartor.core import Slot, UserError
+from sartor.core import Budget, Slot, UserError
 from tests.contracts.choosers import check_chooser
 from tests.fakes import Forest, Grid, Ragged, additive
 
@@ -118,3 +118,93 @@ def test_failures_do_not_live_and_a_small_space_is_visited_once_each() -> None:
 def test_impossible_evolutions_are_refused(wrong) -> None:
     with pytest.raises(UserError, match="=0"):
         Evolution(Grid(2, 2), **wrong)
+
+
+# ---------------------------------------------------------------------- populations
+
+
+def near(space, share: float = 0.5, tolerance: float = 0.02) -> Within:
+    """Costs that land between the least and the most expensive network."""
+    cost = additive(space, 9)
+    low, high = sum(u.min() for u in cost.terms().unary), sum(u.max() for u in cost.terms().unary)
+    shift = cost.terms().const
+    return Within(space, [Budget(cost, shift + low + share * (high - low), "at", tolerance)])
+
+
+@pytest.mark.parametrize("space", [Ragged(), Grid(6, 4)], ids=["ragged", "grid"])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_population_keeps_the_contract(space, again) -> None:
+    make = lambda: Population(space, population=6, keep=3, again=again, seed=3)  # noqa: E731
+    check_chooser(make, space, additive(space), rounds=8)
+
+
+@given(seed=st.integers(0, 2**16), share=st.floats(0.3, 0.7))
+@settings(max_examples=20, deadline=None)
+def test_every_member_lands_and_the_best_never_gets_worse(seed, share) -> None:
+    space = Grid(8, 5)
+    within, score = near(space, share), additive(space, 2)
+    search, best = Population(space, population=10, keep=4, within=within, seed=seed), -np.inf
+    for _ in range(6):
+        asked = search.ask()
+        search.tell(asked, score(asked))
+        assert len(set(search.members)) == len(search.members) == 10
+        assert (within.distance(search.members) == 0).all()
+        top = max(score(search.members))
+        assert top >= best
+        best = top
+
+
+def test_a_generation_is_the_best_and_their_children() -> None:
+    space = Grid(10, 4)
+    search, score = Population(space, population=12, keep=6, gene_rate=0.1), additive(space, 1)
+    first = search.ask()
+    search.tell(first, score(first))
+    parents = search.best()[:6]
+    new = search.ask()
+    assert search.members[:6] == parents
+    assert len(new) == 6
+    crossed = [all(any(p[i] == c for p in parents) for i, c in enumerate(child)) for child in new]
+    assert all(crossed[:3])
+
+
+def test_a_population_finds_what_random_search_does_not() -> None:
+    space = Grid(10, 5)
+    score = additive(space, 4)
+    found = {}
+    for name, search in (("population", Population(space, seed=1)), ("random", RandomSearch(space, batch=20))):
+        while len(search.told) < 400:
+            asked = search.ask()
+            search.tell(asked, score(asked))
+        found[name] = max(search.told.values())
+    assert found["population"] > found["random"]
+
+
+def test_asking_again_asks_the_whole_generation() -> None:
+    search = Population(Grid(6, 4), population=8, keep=4, again=True)
+    first = search.ask()
+    search.tell(first, np.arange(8.0))
+    again = search.ask()
+    assert len(again) == 8
+    assert set(again[:4]) == set(first[4:])
+
+
+def test_a_repair_goes_to_the_budget_or_says_that_it_cannot() -> None:
+    space = Grid(8, 5)
+    within = near(space, 0.5, 0.03)
+    repaired = [within.repaired(arch) for arch in space.sample(np.random.default_rng(0), 30)]
+    assert sum(arch is not None for arch in repaired) > 20
+    assert all(within.distance([arch])[0] == 0 for arch in repaired if arch is not None)
+    assert near(space, 3.0).repaired((0,) * 8) is None
+
+
+def test_the_start_is_in_the_first_generation_where_it_keeps_the_budgets() -> None:
+    space = Grid(6, 4)
+    assert Population(space, start=[(1,) * 6]).ask()[0] == (1,) * 6
+    beyond = Within(space, [Budget(additive(space, 9), 1e-6, "at")])
+    assert Population(space, start=[(1,) * 6], within=beyond).ask() == []
+
+
+@pytest.mark.parametrize("options", [{"keep": 20}, {"keep": 0}, {"gene_rate": 0.0}])
+def test_populations_that_cannot_be(options) -> None:
+    with pytest.raises(UserError):
+        Population(Grid(3, 3), **options)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from sartor.choose.neighbours import single_changes
 from sartor.choose.sample import RandomSearch
-from sartor.core import Architecture, F, SearchSpace, UserError
+from sartor.core import Architecture, Budget, F, SearchSpace, UserError
 
 _TRIES = 100
+_ROUNDING = 1e-9  # of costs relative to limits, as in `Budget.lands`
+_DRAWS, _ROUNDS = 50, 20  # at a time, and how often, before what is drawn is repaired
 
 
 class Evolution(RandomSearch):
@@ -68,6 +73,162 @@ class Evolution(RandomSearch):
         super().load_state_dict(state)
         self._alive.clear()
         self._alive.extend(arch for arch, value in self.told.items() if np.isfinite(value))
+
+
+class Within:
+    """The architectures that keep budgets, and the way to them.
+
+    A cost `at` a limit has to land on it within the budget's tolerance, one `at_most` a limit may be anywhere below.
+    moves: the architectures that a repair may step to from one, default every change of one slot.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        budgets: Sequence[Budget],
+        moves: Callable[[SearchSpace, Architecture], list[Architecture]] = single_changes,
+    ) -> None:
+        self.space, self.budgets, self.moves = space, budgets, moves
+
+    def distance(self, archs: Sequence[Architecture]) -> F:
+        """(n,) sum over budgets of how far costs are outside, relative to the limit; 0 within all; NaN is infinity."""
+        total = np.zeros(len(archs))
+        for budget in self.budgets if len(archs) else ():
+            costs, (low, high) = budget.score(archs), budget.interval
+            below = np.maximum(low - costs, 0.0) if budget.sense == "at" else 0.0
+            total += (below + np.maximum(costs - high, 0.0)) / budget.limit
+        return np.where(np.isnan(total), np.inf, np.where(total <= _ROUNDING, 0.0, total))
+
+    def repaired(self, arch: Architecture) -> Architecture | None:
+        """The end of the steepest descent of `distance` by `moves`; None where that ends outside."""
+        (here,) = self.distance([arch])
+        while here > 0:
+            steps = self.moves(self.space, arch)
+            far = self.distance(steps)
+            if not len(far) or far.min() >= here:
+                return None
+            arch, here = steps[int(far.argmin())], far.min()
+        return arch
+
+
+class Population(RandomSearch):
+    """Evolution of a population: the best stay, and cross and change to make the others.
+
+    X. Luo et al., "LightNAS", Algorithm 2 of the thesis, with its numbers; Z. Guo et al. (SPOS) do the same. Each
+    generation is the `keep` best of the last one, half of the rest with every choice taken from either of two of
+    them, and half one of them with each choice drawn anew at the rate of `gene_rate` (the thesis has one rate of 0.5
+    for both; half of all genes anew would be a search at random). Every member keeps the budgets: what does not is
+    drawn again, up to a thousand times, and then repaired. None is asked for twice, so that there is always something
+    new, unless `again`: then the whole generation is, for scores that change with every answer.
+
+    better: which values are; start: members of the first generation that keep the budgets, the others are random;
+    within: the budgets, None: everything is; seed: of its draws, a stream for each generation and what is done in it.
+    Its state is the generation and what was told.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        better: Literal["less", "more"] = "more",
+        population: int = 20,
+        keep: int = 10,
+        gene_rate: float = 0.1,
+        within: Within | None = None,
+        start: Sequence[Architecture] = (),
+        again: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(space, seed=seed)
+        if not 0 < keep < population:
+            raise UserError(f"keep={keep} of population={population} is not possible; keep at least 1 and fewer.")
+        if not 0 < gene_rate <= 1:
+            raise UserError(f"gene_rate={gene_rate} is not possible; give a rate above 0 and at most 1.")
+        self.sign = 1.0 if better == "more" else -1.0
+        self.population, self.keep, self.gene_rate = population, keep, gene_rate
+        self.within = within or Within(space, ())
+        self.start, self.again = [space.canonical(arch) for arch in start], again
+        self.generation = 0
+        self.members: list[Architecture] = []
+        self._waiting: set[Architecture] = set()
+
+    def ask(self) -> list[Architecture]:
+        """What has no value yet in this generation, or, where all have, the new ones of the next."""
+        if not self._waiting:
+            self.members = self._next() if self.members else self._first()
+            self._waiting = {arch for arch in self.members if self.again or arch not in self.told}
+            self.generation += 1
+        return [arch for arch in self.members if arch in self._waiting]
+
+    def tell(self, archs: Sequence[Architecture], values: F) -> None:
+        super().tell(archs, values)
+        self._waiting -= set(map(self.space.canonical, archs))
+
+    def best(self) -> list[Architecture]:
+        """The members that have a value, best first."""
+        known = [arch for arch in self.members if np.isfinite(self.told.get(arch, np.nan))]
+        return sorted(known, key=lambda arch: -self.sign * self.told[arch])
+
+    def _first(self) -> list[Architecture]:
+        kept = dict.fromkeys(arch for arch, far in zip(self.start, self.within.distance(self.start)) if far == 0)
+        found = list(kept)[: self.population]
+        return found + self._made("random", self.population - len(found), self._any, set(found))
+
+    def _next(self) -> list[Architecture]:
+        parents = self.best()[: self.keep]
+        members, left = list(parents), self.population - len(parents)
+        for name, make, count in (
+            ("crossover", self._crossed, left // 2),
+            ("mutation", self._mutated, left - left // 2),
+        ):
+            if parents:
+                members += self._made(name, count, partial(make, parents), set(members))
+        return members + self._made("random", self.population - len(members), self._any, set(members))
+
+    def _made(
+        self, name: str, count: int, make: Callable[[np.random.Generator], Architecture], known: set[Architecture]
+    ) -> list[Architecture]:
+        """Up to `count` new architectures that keep the budgets, from the stream of that name."""
+        rng = np.random.default_rng([self.seed, self.generation, zlib.crc32(name.encode())])
+        made: dict[Architecture, None] = {}
+        old = known if self.again else known | self.told.keys()
+        for _ in range(_ROUNDS):
+            if len(made) < count:
+                drawn = [arch for arch in dict.fromkeys(make(rng) for _ in range(_DRAWS)) if arch not in old]
+                made |= dict.fromkeys(arch for arch, far in zip(drawn, self.within.distance(drawn)) if far == 0)
+        for _ in range(_DRAWS):
+            if len(made) < count and self.within.budgets:
+                arch = self.within.repaired(make(rng))
+                if arch is not None and arch not in old:
+                    made[arch] = None
+        return list(made)[:count]
+
+    def _any(self, rng: np.random.Generator) -> Architecture:
+        return self.space.sample(rng, 1)[0]
+
+    def _crossed(self, parents: Sequence[Architecture], rng: np.random.Generator) -> Architecture:
+        one, other = (parents[i] for i in rng.integers(len(parents), size=2))
+        first = rng.random(len(one)) < 0.5
+        return self.space.canonical([a if f else b for a, b, f in zip(one, other, first)])
+
+    def _mutated(self, parents: Sequence[Architecture], rng: np.random.Generator) -> Architecture:
+        parent, anew = parents[int(rng.integers(len(parents)))], rng.random(len(self.space.slots)) < self.gene_rate
+        drawn = [int(rng.integers(len(slot))) for slot in self.space.slots]
+        return self.space.canonical([d if a else k for k, d, a in zip(parent, drawn, anew)])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **super().state_dict(),
+            "generation": self.generation,
+            "members": [list(arch) for arch in self.members],
+            "waiting": [list(arch) for arch in self.members if arch in self._waiting],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.generation = state["generation"]
+        self.members = [tuple(arch) for arch in state["members"]]
+        self._waiting = {tuple(arch) for arch in state["waiting"]}
 
 
 def mutate(space: SearchSpace, arch: Architecture, rng: np.random.Generator) -> Architecture:
