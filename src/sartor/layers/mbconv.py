@@ -52,7 +52,10 @@ class SqueezeExcite(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Expand 1x1, depthwise k x k, project 1x1; shortcut where the shape is kept. Expansion 1 has no first 1x1."""
+    """Expand 1x1, depthwise k x k, project 1x1; shortcut where the shape is kept.
+
+    hidden: channels inside, default the inputs times the expansion; where they equal the inputs, there is no first 1x1.
+    """
 
     def __init__(
         self,
@@ -63,11 +66,12 @@ class MBConv(nn.Module):
         stride: int,
         se: bool = False,
         act: Callable[[], nn.Module] = nn.ReLU6,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = inputs * expansion
+        hidden = inputs * expansion if hidden is None else hidden
         self.body = nn.Sequential(
-            *(conv_norm_act(inputs, hidden, 1, act=act) if expansion > 1 else []),
+            *(conv_norm_act(inputs, hidden, 1, act=act) if hidden != inputs else []),
             *conv_norm_act(hidden, hidden, kernel, stride, depthwise=True, act=act),
             *([SqueezeExcite(hidden)] if se else []),
             *conv_norm_act(hidden, outputs, 1, act=None),

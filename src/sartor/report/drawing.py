@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from matplotlib.axes import Axes
@@ -55,7 +55,12 @@ def layers(space: SearchSpace, arch: Sequence[int]) -> list[Layer]:
             out.append(_layer(operator, operator, shape, macs[part.key], False))
         else:
             slot = space.slots[part.slot]
-            out.append(_layer(slot.name, slot.candidates[arch[part.slot]], shape, macs[part.key], True))
+            chosen, made = slot.candidates[arch[part.slot]], _fixed(part)
+            if _OPERATOR.fullmatch(made) and not _OPERATOR.search(chosen):  # the slot chooses something about it
+                out.append(replace(_layer(slot.name, made, shape, macs[part.key], True), operator=chosen))
+            else:
+                skips = "skip " if made == "skip" and not chosen.startswith("skip") else ""
+                out.append(_layer(slot.name, skips + chosen, shape, macs[part.key], True))
     return out
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from sartor.core import Json, Registry, SearchSpace, UserError, parse_reference
 from sartor.core.restricted import Restricted
 from sartor.runs import read_json
+from sartor.spaces.channels import Channels
 from sartor.spaces.networks import Networks
 
 SPACES: Registry[SearchSpace] = Registry(
@@ -52,6 +53,8 @@ def from_spec(spec: Json) -> SearchSpace:
     try:
         if "base" in spec:
             return Restricted(from_spec(spec["base"]), {int(i): k for i, k in spec["keep"].items()})
+        if spec["space"] == "channels":
+            return Channels(from_spec(spec["of"]), spec["architecture"], spec["mode"])
         if spec["space"] == "networks":
             return Networks([(from_spec(one["space"]), one["architecture"]) for one in spec["members"]])
     except (KeyError, TypeError, ValueError, AttributeError) as error:

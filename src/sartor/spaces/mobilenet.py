@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sartor.core import Json, Part, Slot
+from sartor.core import Architecture, Json, Part, Slot
 from sartor.core.errors import UserError, unknown
 from sartor.spaces.chain import ChainSpace
 from sartor.spaces.options import check_ranges, halve, widened
@@ -175,7 +175,10 @@ class MobileNet(ChainSpace):
         return (torch.randn(batch, self.channels, self.resolution, self.resolution),)
 
     def parts(self, arch: Sequence[int]) -> list[Part]:
-        arch = self.canonical(arch)
+        return self.chain(self.canonical(arch), self.rows)
+
+    def chain(self, arch: Architecture, rows: Sequence[tuple[int, int, int, int]]) -> list[Part]:
+        """The parts of an architecture whose layers are as in `rows`, which may be of other channels."""
         stem, stem_stride = self.layout.stem
         size = halve(self.resolution, stem_stride)
         parts = [
@@ -187,16 +190,23 @@ class MobileNet(ChainSpace):
             ),
             self._operator("k3e1", None, stem, self.layout.first, 1, size, se=False),
         ]
-        for i, ((inputs, outputs, stride, pixels), k) in enumerate(zip(self.rows, arch)):
-            se = self.se and i >= self.layers - SE_LAYERS
-            parts.append(self._operator(OPERATORS[k], i, inputs, outputs, stride, pixels, se))
-        inputs, outputs, stride, pixels = self.rows[-1]
+        for i, ((inputs, outputs, stride, pixels), k) in enumerate(zip(rows, arch)):
+            parts.append(self._operator(OPERATORS[k], i, inputs, outputs, stride, pixels, self._has_se(i)))
+        inputs, outputs, stride, pixels = rows[-1]
         head = (outputs, self.layout.head, self.layout.hidden, self.classes, self.dropout)
         last = halve(pixels, stride)
         parts.append(
             Part(f"head-{'-'.join(map(str, head))}@{last}", None, lambda: _head(*head), ((outputs, last, last),))
         )
         return parts
+
+    def block(self, layer: int, candidate: int) -> tuple[int, int, int, int, int, bool]:
+        """Input and output channels, kernel, expansion, stride and squeeze-excite of a candidate that is no skip."""
+        (inputs, outputs, stride, _), name = self.rows[layer], OPERATORS[candidate]
+        return inputs, outputs, int(name[1]), int(name[3]), stride, self._has_se(layer)
+
+    def _has_se(self, layer: int) -> bool:
+        return self.se and layer >= self.layers - SE_LAYERS
 
     def _operator(
         self, name: str, slot: int | None, inputs: int, outputs: int, stride: int, pixels: int, se: bool
