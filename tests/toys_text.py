@@ -39,9 +39,11 @@ class NextToken:
     def length(self, split: Split) -> int:
         return len(self._of(split))
 
-    def batches(self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None) -> Iterable[Batch]:
+    def batches(
+        self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None, plain: bool = False
+    ) -> Iterable[Batch]:
         text = self._of(split)
-        if split in ("train", "trainvalid"):
+        if split in ("train", "trainvalid") and not plain:
             order = torch.randperm(len(text), generator=stream("order", split, seed, epoch))
             text = text[order[: len(text) // size * size or len(text)]]
         for part in torch.split(text, size)[:limit]:

@@ -77,10 +77,12 @@ class Task(Protocol):
         """Number of examples in a split."""
         ...
 
-    def batches(self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None) -> Iterable[Batch]:
-        """Batches of one epoch: shuffled and augmented for `train` and `trainvalid`, in order otherwise.
+    def batches(
+        self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None, plain: bool = False
+    ) -> Iterable[Batch]:
+        """Batches of one epoch: shuffled and augmented for `train` and `trainvalid`, in one fixed order otherwise.
 
-        limit: at most that many batches.
+        limit: at most that many batches; plain: neither shuffled nor augmented, whatever the split.
         """
         ...
 

@@ -39,6 +39,7 @@ METRICS: dict[str, Metric] = {
         Metric("accuracy", "%", "more"),
         Metric("bleu", "", "more"),
         Metric("loss", ""),
+        Metric("proxy", "", "more"),
     )
 }
 

@@ -65,12 +65,14 @@ class Classification:
         index = self._of(split)
         return len(self.data.test) if index is None else len(index)
 
-    def batches(self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None) -> Iterable[Batch]:
+    def batches(
+        self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None, plain: bool = False
+    ) -> Iterable[Batch]:
         """Batches of one epoch.
 
         `train` and `trainvalid`: shuffled, augmented, without a ragged last batch (unless it is the only one).
         `valid` and `test`: plain, complete, in one fixed random order whatever seed and epoch.
-        limit: at most that many batches.
+        limit: at most that many batches; plain: as of `valid`, of any split.
         """
         index = self._of(split)
         return self.data.batches(
@@ -78,7 +80,7 @@ class Classification:
             names=(seed, split, epoch),
             size=whole("size", size),
             limit=_checked(limit),
-            shuffle=split in ("train", "trainvalid"),
+            shuffle=split in ("train", "trainvalid") and not plain,
         )
 
     def loss(self, net: Callable[..., Tensor], batch: Batch) -> Tensor:
@@ -130,8 +132,10 @@ class SearchView:
     def length(self, split: Split) -> int:
         return self._task.length(_allowed(split))
 
-    def batches(self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None) -> Iterable[Batch]:
-        return self._task.batches(_allowed(split), size=size, seed=seed, epoch=epoch, limit=limit)
+    def batches(
+        self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None, plain: bool = False
+    ) -> Iterable[Batch]:
+        return self._task.batches(_allowed(split), size=size, seed=seed, epoch=epoch, limit=limit, plain=plain)
 
     def loss(self, net: Callable[..., Tensor], batch: Batch) -> Tensor:
         return self._task.loss(net, batch)

@@ -57,16 +57,18 @@ class Translation:
         """Number of pairs in a split."""
         return len(self._of(split))
 
-    def batches(self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None) -> Iterable[Batch]:
+    def batches(
+        self, split: Split, *, size: int, seed: int, epoch: int, limit: int | None = None, plain: bool = False
+    ) -> Iterable[Batch]:
         """Batches of one epoch.
 
         `train` and `trainvalid`: pairs of about one length together, which are others each epoch, in random order,
         without a ragged last batch (unless it is the only one). `valid` and `test`: complete, in one fixed random
-        order whatever seed and epoch. limit: at most that many batches.
+        order whatever seed and epoch. limit: at most that many batches; plain: as of `valid`, of any split.
         """
         pairs, n, limit = self._of(split), self.length(split), None if limit is None else whole("limit", limit)
         groups: Sequence[Tensor]
-        if split in ("train", "trainvalid"):
+        if split in ("train", "trainvalid") and not plain:
             generator = stream("batches", seed, split, epoch)
             order = torch.randperm(n, generator=generator)[: n // whole("size", size) * size or n]
             alike = torch.split(_by_length(pairs, order), size)

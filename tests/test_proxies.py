@@ -1,0 +1,160 @@
+"""What early training and untrained networks tell: formulas by hand, and what holds for every proxy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from torch import nn
+
+from sartor import spaces, tasks
+from sartor.core import UserError
+from sartor.quality.early import Schedule, bte, early_losses, factors, most, neg_fraction, tse, tse_ema
+from sartor.quality.proxies import PROXIES, Material, ProxyScore, grad_norm, snip, synflow
+from tests.contracts.scores import check_score
+
+LOSSES = np.array([[2.0, 1.0], [1.5, 1.1], [1.2, 1.21]])
+POSITIVE = arrays(np.float64, st.tuples(st.integers(2, 4), st.integers(1, 5)), elements=st.floats(0.01, 100.0))
+
+
+# ---------------------------------------------------------------------- formulas
+
+
+def test_bte_by_hand() -> None:
+    assert bte(LOSSES) == pytest.approx(0.25 * 0.2 + 0.1 * 0.1)
+    assert bte(LOSSES, "clipped") == pytest.approx(0.25 * 0.2)
+    assert neg_fraction(LOSSES) == 0.5
+
+
+def test_two_epochs_of_bte_are_relative_improvements() -> None:
+    assert bte(LOSSES[:2]) == pytest.approx(0.25 - 0.1)
+
+
+def test_tse_by_hand() -> None:
+    assert tse(LOSSES) == pytest.approx(-8.01)
+    assert tse(LOSSES, last=1) == pytest.approx(-2.41)
+    assert tse_ema(LOSSES[:1], decay=0.9) == pytest.approx(-(0.9 * 2.0 + 0.1 * 1.0))
+
+
+@given(POSITIVE, st.floats(0.1, 10.0))
+def test_bte_does_not_see_the_scale_of_losses(losses: np.ndarray, scale: float) -> None:
+    for mode in ("literal", "clipped"):
+        assert bte(losses * scale, mode) == pytest.approx(bte(losses, mode), rel=1e-6, abs=1e-9)  # type: ignore[arg-type]
+
+
+def test_no_loss_is_no_division_by_zero() -> None:
+    assert np.isfinite(factors(np.array([[0.0], [0.0]]))).all()
+
+
+@given(POSITIVE, st.data())
+def test_what_a_clipped_bte_can_still_become_is_a_bound(losses: np.ndarray, data: st.DataObject) -> None:
+    epochs = data.draw(st.integers(1, len(losses)))
+    trained = data.draw(st.integers(0, losses.shape[1]))
+    known = losses[:epochs].copy()
+    if epochs > 1:
+        known[-1, trained:] = math.nan
+    assert most(known) >= bte(losses, "clipped") - 1e-12
+
+
+def test_one_epoch_tells_nothing() -> None:
+    with pytest.raises(UserError, match="at least 2 epochs"):
+        bte(LOSSES[:1])
+
+
+# ---------------------------------------------------------------------- training
+
+
+def squared(network: nn.Module, batch: object) -> torch.Tensor:
+    ((x,), y) = batch  # type: ignore[misc]
+    loss: torch.Tensor = ((network(x) - y) ** 2).mean()
+    return loss
+
+
+def straight() -> list[tuple[tuple[torch.Tensor], torch.Tensor]]:
+    return [((torch.tensor([[1.0], [2.0]]),), torch.tensor([[2.0], [4.0]])), ((torch.ones(1, 1),), torch.ones(1, 1))]
+
+
+def test_losses_are_those_before_each_step() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    plan = Schedule(epochs=2, lr=0.1, momentum=0.0, weight_decay=0.0)
+    losses = early_losses(network, squared, lambda epoch: straight(), plan)
+    w, expected = 0.0, []
+    for _ in range(2):
+        expected.append([])
+        for (x,), y in straight():
+            expected[-1].append(float(((w * x - y) ** 2).mean()))
+            w -= 0.1 * float((2 * x * (w * x - y)).mean())
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert network.weight.item() == pytest.approx(w)
+
+
+@pytest.mark.parametrize("change", [lambda e: straight()[:: 1 - 2 * (e % 2)], lambda e: straight()[: 2 - e]])
+def test_other_batches_are_refused(change: object) -> None:
+    with pytest.raises(UserError, match="the same batches in the same order"):
+        early_losses(nn.Linear(1, 1), squared, change, Schedule(epochs=2))  # type: ignore[arg-type]
+
+
+def test_shuffled_training_data_are_refused() -> None:
+    task = tasks.get("digits")
+    network = spaces.get("nas-bench-201?width=4&cells=1&resolution=8&channels=1").network((3,) * 6)
+    with pytest.raises(UserError, match="neither shuffled nor augmented"):
+        early_losses(
+            network,
+            task.loss,
+            lambda epoch: task.batches("train", size=32, seed=0, epoch=epoch, limit=2),
+            Schedule(epochs=2),
+        )
+
+
+def test_the_hopeless_are_not_trained_on() -> None:
+    asked: list[int] = []
+
+    def give_up(losses: np.ndarray) -> bool:
+        asked.append(len(losses))
+        return True
+
+    losses = early_losses(nn.Linear(1, 1), squared, lambda e: straight(), Schedule(epochs=3), hopeless=give_up)
+    assert asked == [2]
+    assert np.isfinite(losses[0]).all()
+    assert np.isnan(losses[2]).all()
+
+
+# ---------------------------------------------------------------------- untrained networks
+
+
+def fixed() -> tuple[nn.Module, Material]:
+    network = nn.Sequential(nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[1.0, -2.0]]))
+    batch = ((torch.tensor([[1.0, 3.0]]),), torch.tensor([[0.0]]))
+    return network, Material(lambda: [batch], squared)
+
+
+def test_gradients_by_hand() -> None:
+    # output -5, slope of the loss -10: gradient (-10, -30)
+    assert grad_norm(*fixed()) == pytest.approx(math.hypot(10, 30))
+    assert snip(*fixed()) == pytest.approx(1 * 10 + 2 * 30)
+    assert synflow(*fixed()) == pytest.approx(1 + 2)
+
+
+@pytest.mark.parametrize("name", list(PROXIES))
+def test_every_proxy_is_a_score(name: str) -> None:
+    space = spaces.get("nas-bench-201?width=4&cells=1&resolution=8&channels=1")
+    score = ProxyScore(space, tasks.get("digits"), name, batch_size=16, limit=2)
+    check_score(score, space)
+    assert all(seconds > 0 for seconds in score.seconds.values())
+    dead = score([(0,) * 6])[0]
+    best = score([(3,) * 6])[0]
+    assert not dead > best
+
+
+def test_an_unknown_proxy_names_the_known() -> None:
+    space = spaces.get("nas-bench-201?width=4&cells=1&resolution=8&channels=1")
+    with pytest.raises(UserError, match="bte-clipped"):
+        ProxyScore(space, tasks.get("digits"), "btee")
