@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sartor.core.registry import Registry
-from sartor.methods.settings import LightNASSettings, MathNASSettings, Settings, SurgeNASSettings
+from sartor.methods.settings import (
+    LightNASChannelsSettings,
+    LightNASSettings,
+    MathNASSettings,
+    Settings,
+    SurgeNASSettings,
+)
 
 if TYPE_CHECKING:
     from sartor.core.method import Method
@@ -14,12 +20,14 @@ METHODS: Registry[Method] = Registry(
     "method",
     {
         "lightnas": "sartor.methods.lightnas:LightNAS",
+        "lightnas-channels": "sartor.methods.lightnas_channels:LightNASChannels",
         "mathnas": "sartor.methods.mathnas:MathNAS",
         "surgenas": "sartor.methods.surgenas:SurgeNAS",
     },
 )
 SETTINGS: dict[str, type[Settings]] = {
     "lightnas": LightNASSettings,
+    "lightnas-channels": LightNASChannelsSettings,
     "mathnas": MathNASSettings,
     "surgenas": SurgeNASSettings,
 }

@@ -32,7 +32,7 @@ from sartor.report.style import (
 )
 from sartor.report.values import Line, epochs, known, number, scaled, series
 
-__all__ = ["architecture", "decisions", "predicted_measured", "tradeoff", "training_curves", "trajectory"]
+__all__ = ["architecture", "decisions", "evolution", "predicted_measured", "tradeoff", "training_curves", "trajectory"]
 
 TOLERANCE = 0.005
 DECIDED = 28  # slots whose decisions are drawn
@@ -255,6 +255,27 @@ def decisions(journal: Sequence[Line], slots: Sequence[tuple[str, Sequence[str]]
     figure.supylabel("probability (%)", fontsize=8.5)
     handles = [Line2D([], [], color=c, linestyle=d, label=n) for n, (c, d) in style.items()]
     figure.legend(handles=handles, loc="outside upper left", ncols=min(8, len(handles)))
+    return figure
+
+
+@styled
+def evolution(generations: Sequence[Line], proxy: str, before: float | None = None) -> Figure:
+    """Scores of the members of every generation, and of the best so far (thesis Fig. 4.9).
+
+    generations: lines of the journal with `scores` and `best`; proxy: what they are; before: score of the first of all.
+    """
+    figure = canvas(3.3)
+    ax = quiet(figure.subplots())
+    members = [(x, y) for x, line in enumerate(generations, 1) for y in map(number, line["scores"]) if y is not None]
+    x, y = np.array(members or np.zeros((0, 2))).T
+    ax.scatter(x, y, s=14, color=SKY, linewidths=0, alpha=0.8, label="member")
+    best = series(generations, "best")
+    ax.plot(np.arange(1, len(best) + 1), best, color=BLUE, label="best")
+    if before is not None:
+        ax.axhline(before, color=VERMILLION, linestyle="--", linewidth=1.2, label="as it was")
+    ax.set(xlabel="generation", ylabel=f"score ({proxy})")
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    legend_above(ax)
     return figure
 
 

@@ -58,6 +58,8 @@ def trajectory(search: Recorded) -> str:
         return _asked(search, search.answers)
     lines = epochs(search.journals.get("search", ()))
     out = [html.heading("How the search got there")]
+    if generations := [line for line in search.journals.get("search", ()) if line.get("event") == "generation"]:
+        return out[0] + _evolved(search, generations)
     if not lines:
         return out[0] + html.missing(f"{search.name} has no journal of its search, so its course cannot be drawn.")
     budgets = search.get("budgets") or _budgets_of(lines[-1])
@@ -78,6 +80,19 @@ def trajectory(search: Recorded) -> str:
     drawn = figures.trajectory(lines, budgets, predicted, measured)
     out.append(html.picture(drawn, f"Search trajectory of {search.name}", caption))
     return "".join(out) + _decisions(search, lines) + _landing(search)
+
+
+def _evolved(search: Recorded, generations: Sequence[Line]) -> str:
+    """The populations of an evolution."""
+    extras, settings = search.get("extras") or {}, search.get("settings") or search.job.get("settings") or {}
+    before = number(extras.get("unrefined"))
+    proxy = str(settings.get("proxy", "score"))
+    caption = (
+        "Each dot is a network of a population, at its score; all keep the budget. The line is the best so far"
+        + ("; dashed: the network that the search began from." if before is not None else ".")
+    )
+    drawn = figures.evolution(generations, proxy, before)
+    return html.picture(drawn, f"Evolution of {search.name}", caption) + _landing(search)
 
 
 def _asked(search: Recorded, answers: Line) -> str:

@@ -1,0 +1,148 @@
+"""`sartor refine`: the channels of a found network, layer by layer, at the latency that it has."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sartor.cli.common import (
+    Config,
+    Data,
+    Device,
+    JsonFlag,
+    RunDir,
+    Samples,
+    Seed,
+    Set,
+    StoreRef,
+    TargetRef,
+    run_job,
+    run_verb,
+    say_step,
+    set_words,
+    settings_from,
+)
+from sartor.core import Json, UserError
+from sartor.methods import SETTINGS
+from sartor.runs import Run, read_json, write_json
+
+METHOD = "lightnas-channels"
+
+
+def add(app: typer.Typer) -> None:
+    @app.command()
+    def refine(
+        source: Annotated[Path, typer.Argument(help="Directory of a search, or an architecture file.")],
+        data: Data = "digits",
+        budget: Annotated[
+            list[str] | None, typer.Option("--budget", help="A limit with its unit. Default: those of the search.")
+        ] = None,
+        target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
+        mode: Annotated[
+            str, typer.Option(help="What is scaled: `output` of each layer, or `hidden`, what is inside it.")
+        ] = "output",
+        predictor: Annotated[str, typer.Option(help="auto, all, or a name that `sartor fit` takes.")] = "auto",
+        samples: Samples = 400,
+        recipe: Annotated[
+            list[str] | None, typer.Option("--recipe", help="key=value of the trainings, as `sartor train --set`.")
+        ] = None,
+        set_: Set = None,
+        config: Config = None,
+        device: Device = "cpu",
+        store: StoreRef = None,
+        run: RunDir = None,
+        seed: Seed = 0,
+        json: JsonFlag = False,
+    ) -> None:
+        """Refine a found network: how wide each layer is (LightNAS++), graded by its first epochs of training.
+
+        Measures networks with other channels, fits a predictor of them, evolves, trains what it finds and the network
+        as it was with one recipe, measures both in one sitting, and writes the page.
+
+        Example: sartor refine runs/search-1a2b3c4d --data digits --recipe epochs=30
+        """
+        settings, training = settings_from(config, set_), settings_from(None, recipe)
+        SETTINGS[METHOD].of(settings)
+
+        from sartor import targets, tasks, workflow
+        from sartor.spaces.channels import Channels
+        from sartor.training.recipe import Recipe
+
+        Recipe().override(training)
+        space, arch = workflow.load_architecture(source)
+        channels = Channels(space, arch, mode)
+        limits = budget or _limits(source)
+        task, found_target = tasks.get(data, device), targets.get(target)
+        workflow.fits_task(space, task, arch)
+
+        def work(opened: Run) -> dict[str, Json]:
+            where = opened.path
+            write_json(where / "channels.json", channels.to_json(channels.unscaled))
+            stored = ["--store", store] if store else []
+
+            say_step(f"search channels within {' and '.join(limits)}")
+            found = run_verb(
+                "search", where / "search", seed, METHOD, "--space", where / "channels.json", "--data", data,
+                *(word for limit in limits for word in ("--budget", limit)), "--target", target, "--device", device,
+                "--predictor", predictor, "--samples", samples, *stored, *set_words(settings),
+            )  # fmt: skip
+            say_step("train what was found, and the network as it was, with one recipe")
+            common = ("--data", data, "--device", device, *set_words(training))
+            networks = {"refined": where / "search", "as it was": where / "channels.json"}
+            trained = {
+                name: run_verb("train", where / name.replace(" ", "-"), seed, path, "--name", name, *common)
+                for name, path in networks.items()
+            }
+            say_step("measure both in one sitting")
+            paths = [where / name.replace(" ", "-") for name in networks]
+            side = run_verb(
+                "measure", where / "compare", seed, *paths, "--target", target, *stored, "--sitting", "compare"
+            )["members"]  # fmt: skip
+            return {
+                "source": str(source),
+                "target": found_target.id,
+                **{key: found[key] for key in ("space", "architecture", "choices", "budgets", "predicted", "measured")},
+                **{key: found[key] for key in ("gap_percent", "measured_gap_percent", "argmax", "landing", "feasible")},
+                "networks": [
+                    {
+                        "network": name,
+                        "latency_ms": one["latency_ms"],
+                        result["metric"]: result["value"],
+                        "macs": result["macs"],
+                        "params": result["params"],
+                        "score": found["extras"]["score" if name == "refined" else "unrefined"],
+                    }
+                    for (name, result), one in zip(trained.items(), side)
+                ],
+                "page": str(where / "report.html"),
+                "next": f"sartor export {shlex.quote(str(where / 'refined'))}",
+            }
+
+        job = {
+            "verb": "refine",
+            "space": channels.spec(),
+            "data": task.describe(),
+            "target": found_target.id,
+            "budgets": limits,
+            "predictor": predictor,
+            "samples": samples,
+            "settings": SETTINGS[METHOD].of(settings).model_dump(),
+            "recipe": training,
+        }
+        result = run_job(job, seed, run, json, work)
+
+        from sartor.report import report
+
+        report([Path(result["run"])], Path(result["page"]))
+
+
+def _limits(source: Path) -> list[str]:
+    """The budgets of a search, as they are typed."""
+    done = source / "result.json"
+    found = read_json(done).get("budgets") if source.is_dir() and done.exists() else None
+    if not found:
+        raise UserError(f"{source} is no finished search with a budget; give one such as --budget 20ms.")
+    return [f"{float(b['limit'])!r}{'params' if b['metric'] == 'params' else b['unit']}" for b in found]

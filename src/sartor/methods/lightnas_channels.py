@@ -1,0 +1,137 @@
+"""LightNAS++: channels by evolution, graded by how well a network learns in its first epochs.
+
+X. Luo et al., "LightNAS", thesis section 4.3.5, Algorithm 2.
+
+    maximise BTE(alpha_c)  s.t.  LAT(alpha_c) = T, c a channel configuration                       Eq. 4.13
+    population: random configurations within the latency                                        Algorithm 2, line 1
+    20 times: grade by BTE; keep the top 10; cross and change them to fill up 20                lines 2 - 8
+    return the best
+
+The space is `spaces/channels` around a found network (`sartor refine RUN`), but nothing here knows of channels: any
+space whose networks can be trained can be searched like this. What the thesis leaves open, and how networks that miss
+the latency are drawn again and repaired, is in `choose.evolve.Population`; what BTE is, in `quality.early`.
+
+Where we differ:
+  1. `proxy`. The product in BTE takes two losses that rise in a row for two that fall, so that a network that diverges
+     can win; `bte-clipped` counts a rise as no progress. `LightNASChannels.paper()` has the published one.
+  2. A budget that is an upper limit is met from below: latencies from T (1 - `tolerance`) to T. With `--two-sided`
+     they are within the tolerance on both sides, as in the thesis, which does not say how near LAT = T is.
+  3. The network as it was is in the first population, so that what is found is never graded worse.
+  4. A network that can no longer reach the kept ones is not trained on, which the clipped form allows to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sartor.choose.evolve import Population, Within
+from sartor.choose.relax import priced
+from sartor.choose.solve import check_reachable
+from sartor.core import Architecture, Budget, Found, Score, SearchSpace, Task, Unreachable, UserError
+from sartor.methods.settings import LightNASChannelsSettings
+from sartor.quality.proxies import Processes, ProxyScore
+from sartor.quality.supernet import Remembered
+from sartor.runs import Run
+
+
+class LightNASChannels(LightNASChannelsSettings):
+    """Evolution within budgets by a proxy. Hyper-parameters are the fields; see the module's docstring."""
+
+    def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
+        self.sensible(len(budgets), 0)
+
+    def search(
+        self, space: SearchSpace, objectives: Sequence[Score], budgets: Sequence[Budget], run: Run, task: Task | None
+    ) -> Found:
+        """Search. objectives: one score of quality instead of the proxy on the task."""
+        self.check(space, budgets)
+        check_reachable(space, budgets)
+        start = [space.unscaled] if hasattr(space, "unscaled") else []
+        with self._graded(space, objectives, task, run) as asked:
+            quality = Remembered(asked, run)
+            search = Population(
+                space,
+                better=asked.metric.better,
+                population=self.population,
+                keep=self.keep,
+                gene_rate=self.gene_rate,
+                within=Within(space, self._bands(budgets)),
+                start=start,
+                seed=run.torch_seed("evolution") % 2**32,
+            )
+            for step in run.steps(self.iterations, search=search):
+                self._generation(search, quality, asked)
+                values = [search.told[arch] for arch in search.members]
+                best = search.best()
+                if not best:
+                    raise Unreachable(
+                        f"no network was found within {' and '.join(map(str, budgets))}; raise a tolerance or a limit."
+                    )
+                run.log(
+                    "generation",
+                    generation=step,
+                    best=search.told[best[0]],
+                    median=float(np.nanmedian(values)),
+                    asked=len(search.told),
+                    **self._gaps(best[0], budgets),
+                    scores=values,
+                    members=[list(arch) for arch in search.members],
+                )
+        winner = priced(search.best()[0], [b.score for b in budgets], "verified")
+        before = {"unrefined": search.told.get(start[0]) if start else None, "score": search.told[winner.architecture]}
+        return Found(space, "lightnas-channels", tuple(budgets), winner, winner, before)
+
+    def _generation(self, search: Population, quality: Score, asked: Any) -> None:
+        """Ask until every member has a value; none is trained longer than it can still be among the kept."""
+        new = search.ask()
+        for i in range(0, len(new), self.workers):
+            kept = [search.told[arch] for arch in search.best()[: self.keep]]
+            if isinstance(asked, ProxyScore | Processes) and len(kept) == self.keep:
+                asked.floor = min(kept)
+            some = new[i : i + self.workers]
+            search.tell(some, quality(some))
+
+    def _bands(self, budgets: Sequence[Budget]) -> list[Budget]:
+        """One budget is met, from below where it is an upper limit; of several upper limits each is kept."""
+        if len(budgets) > 1:
+            return [replace(b, tolerance=self.tolerance) if b.sense == "at" else b for b in budgets]
+        (budget,), share = budgets, self.tolerance
+        if budget.sense == "at":
+            return [replace(budget, tolerance=share)]
+        middle = 1.0 - share / 2
+        return [Budget(budget.score, budget.limit * middle, "at", share / 2 / middle)]
+
+    @staticmethod
+    def _gaps(arch: Architecture, budgets: Sequence[Budget]) -> dict[str, float]:
+        return {f"gap {b.score.metric.name} (%)": b.gap_percent(float(b.score([arch])[0])) for b in budgets}
+
+    @contextmanager
+    def _graded(self, space: SearchSpace, objectives: Sequence[Score], task: Task | None, run: Run) -> Iterator[Score]:
+        """The score given, or the proxy on the task."""
+        if len(objectives) > 1:
+            raise UserError(f"lightnas-channels maximises one score; {len(objectives)} were given: leave one.")
+        if objectives:
+            yield objectives[0]
+            return
+        if task is None:
+            raise UserError("lightnas-channels trains on data; give it a task such as --data digits.")
+        trained = {"epochs": self.epochs, "lr": self.lr} if self.proxy.startswith(("bte", "tse")) else {}
+        make = partial(
+            ProxyScore,
+            space,
+            task,
+            self.proxy,
+            batch_size=self.batch_size,
+            limit=self.batches,
+            seeds=self.seeds,
+            seed=run.torch_seed("weights") % 2**32,
+            **trained,
+        )
+        with Processes(make, self.workers) if self.workers > 1 else nullcontext(make()) as score:
+            yield score
