@@ -184,6 +184,12 @@ CASES = [
     (f"search surgenas --space {TINY} --target {ORT} --target torch:cpu --budget 20", 2, "20 no unit"),
     (f"search surgenas --space {TINY} --target {ORT} --target torch:cpu --budget x:20ms", 2, "x:20ms among"),
     (f"search surgenas --space {TINY} --target {ORT} --target torch:cpu --objective macs", 2, "--objective one target"),
+    ("refine P/none", 2, "none"),
+    ("refine P/good.json", 2, "--budget 20ms"),
+    ("refine P/good.json --budget 20", 2, "20 no unit"),
+    ("refine P/good.json --budget 1MMACs --mode inner", 2, "'inner' hidden"),
+    ("refine P/good.json --budget 1MMACs --set kep=3", 2, "kep keep"),
+    ("refine P/good.json --budget 1MMACs --recipe epoch=3", 2, "epoch epochs"),
     ("scale P/none", 2, "none"),
     ("scale P/good.json --target toaster:cpu", 2, "unknown target 'toaster'"),
     ("scale P/good.json --step 0", 2, "step=0 above"),
@@ -400,7 +406,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     words = [word.replace("P/", f"{quiet_place}/") for word in line.split()]
     run = tmp_path / "run"
-    if words[0] in ("measure", "fit", "train", "export", "scale") or words[:2] == ["search", "lightnas"]:
+    if words[0] in ("measure", "fit", "train", "export", "scale", "refine") or words[:2] == ["search", "lightnas"]:
         words[1:1] = [] if words[0] == "search" else ["--run", str(run)]
         words[2:2] = ["--run", str(run)] if words[0] == "search" else []
     before = tree(quiet_place)

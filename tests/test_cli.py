@@ -167,6 +167,9 @@ def flow(place: Path) -> dict[str, tuple[list[object], dict[str, Any]]]:
     go("train", place / "search", "--set", "epochs=2", "--name", "mine")
     go("export", place / "train")
     go("scale", place / "search", "--step", 0.5, "--most", 2, *common)
+    evolve = [w for s in ("iterations=2", "population=6", "keep=3", "batches=2", "tolerance=0.1") for w in ("--set", s)]
+    fitted = ["--samples", 16, "--predictor", "ridge", "--recipe", "epochs=1"]
+    go("refine", place / "search", *fitted, *evolve, *common)
     go("report", place, "--out", place / "page.html")
     return way
 
@@ -174,7 +177,7 @@ def flow(place: Path) -> dict[str, tuple[list[object], dict[str, Any]]]:
 def test_every_result_is_one_object_with_the_stable_keys(
     flow: dict[str, tuple[list[object], dict[str, Any]]], place: Path
 ) -> None:
-    for verb in ("measure", "fit", "search", "train", "export", "scale"):
+    for verb in ("measure", "fit", "search", "train", "export", "scale", "refine"):
         result = flow[verb][1]
         assert result.keys() >= STABLE
         assert (result["verb"], result["run"], result["seed"]) == (verb, str(place / verb), 0)
@@ -224,6 +227,24 @@ def test_a_scaled_network_is_one_that_costs_no_more(
     page = Path(found["page"]).read_text()
     assert "width factor" in page
     assert "GMACs/s" in page
+
+
+def test_a_refined_network_has_the_same_operators_and_keeps_the_budgets(
+    flow: dict[str, tuple[list[object], dict[str, Any]]], place: Path
+) -> None:
+    source, found = flow["search"][1], flow["refine"][1]
+    assert found.keys() >= FOUND
+    assert found["space"]["architecture"] == source["architecture"]
+    assert [b["limit"] for b in found["budgets"]] == [b["limit"] for b in source["budgets"]]
+    assert found["feasible"]
+    refined, before = found["networks"]
+    assert (refined["network"], before["network"]) == ("refined", "as it was")
+    assert refined["macs"] <= found["budgets"][0]["limit"]
+    assert before["macs"] == source["predicted"]["macs"]
+    assert all(row["latency_ms"] > 0 and 0 <= row["accuracy"] <= 100 for row in found["networks"])
+    page = Path(found["page"]).read_text()
+    assert "generation" in page
+    assert "as it was" in page
 
 
 def test_devices_are_grouped_on_a_page(place: Path) -> None:

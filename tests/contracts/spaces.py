@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sartor.core import Path, SearchSpace, UserError
 from sartor.core.restricted import Restricted
+from sartor.spaces.complexity import Complexity, count_part
 
 _CHILD = """
 import json, sys
@@ -41,6 +42,8 @@ def check_space(
     check_windows(space, rng)
     if space.local_parts:
         check_local_parts(space, archs)
+    if networks and space.counts_add_up:
+        check_counts(space, archs[:8])
     if networks:
         for arch in archs[:samples]:
             check_network(space, arch)
@@ -126,6 +129,14 @@ def check_windows(space: SearchSpace, rng: np.random.Generator) -> None:
             assert window.key(arch) == whole.key(lifted)
             assert window.active(arch) == whole.active(lifted)
             assert window.from_json(json.loads(json.dumps(window.to_json(arch)))) == arch
+
+
+def check_counts(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:
+    """Where counts are sums over slots or neighbours, they are those of the parts."""
+    counted = [space.counted(arch) for arch in archs]
+    assert None not in counted
+    direct = [sum(count_part(part)["macs"] for part in parts or ()) for parts in counted]
+    np.testing.assert_allclose(Complexity(space, "macs")(archs), direct)
 
 
 def check_local_parts(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:

@@ -25,7 +25,7 @@ from sartor.cli.common import (
     set_words,
     settings_from,
 )
-from sartor.core import Json, UserError
+from sartor.core import Json, UserError, parse_limit
 from sartor.methods import SETTINGS
 from sartor.runs import Run, read_json, write_json
 
@@ -75,6 +75,8 @@ def add(app: typer.Typer) -> None:
         space, arch = workflow.load_architecture(source)
         channels = Channels(space, arch, mode)
         limits = budget or _limits(source)
+        for limit in limits:
+            parse_limit(limit)
         task, found_target = tasks.get(data, device), targets.get(target)
         workflow.fits_task(space, task, arch)
 

@@ -75,7 +75,8 @@ class Channels(ChainSpace):
         for (_, outputs, stride, pixels), scale in zip(self.of.rows, scales):
             rows.append((inputs, _scaled(outputs, scale), stride, pixels))
             inputs = rows[-1][1]
-        return self.of.chain(self.arch, rows)
+        *chain, head = self.of.chain(self.arch, rows)
+        return [*chain, replace(head, slot=len(self.slots) - 1)]  # it takes what the last layer gives
 
     def _scales(self, arch: Sequence[int]) -> list[float]:
         """A factor per layer, 1 for those without a slot."""

@@ -1,0 +1,176 @@
+"""What early training and untrained networks tell of the accuracy after 200 epochs, on NAS-Bench-201.
+
+Must show (issue LightNAS++, 2). Random networks, each initialised once and trained for 7 epochs on the same unshuffled,
+unaugmented batches of CIFAR-10 (a lossy JPEG copy); all losses are kept, so that every estimator is computed from the
+same trainings: BTE as published and clipped, TSE, TSE-E, TSE-EMA after 2, 3, 5 and 7 epochs, and `relative`, the mean
+over batches of log(first loss / last loss). Beside them the training-free proxies, MACs and parameters. Truth: the
+table's test accuracy after 200 epochs, which no estimator sees. Intervals are of resampled networks.
+
+A variant may be chosen by the first half of the networks and is judged by the second: the summary has both.
+
+Reduced: 16 px, 1,024 images, 60 networks or more. Full: all training images, 32 px, 1,004 networks (published count).
+
+    python benchmarks/proxies.py [--full] [--part K --of N]    # several processes fill one file
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+import sartor
+from common import Results, parser
+from sartor import tables
+from sartor.core import F
+from sartor.predictors.evaluate import quality
+from sartor.quality.early import Schedule, bte, early_losses, neg_fraction, tse, tse_ema
+from sartor.quality.proxies import ProxyScore
+from sartor.spaces.complexity import Complexity
+from sartor.training.tasks import for_search
+
+TEST, EPOCHS, AFTER, RESAMPLED, SEED = "cifar10_test_acc_200ep", 7, (2, 3, 5, 7), 1000, 0
+UNTRAINED = ("synflow", "snip", "grad-norm", "jacob-cov", "naswot", "zen")
+COUNTED = ("macs", "params")
+REDUCED = {"space": "nas-bench-201?resolution=16", "images": 1024, "resolution": 16, "batch": 64, "networks": 60}
+FULL = {"space": "nas-bench-201", "images": None, "resolution": 32, "batch": 256, "networks": 1004}
+
+
+def relative(losses: F) -> float:
+    return float(np.log(np.maximum(losses[0], 1e-12) / np.maximum(losses[-1], 1e-12)).mean())
+
+
+LEARNED: dict[str, Callable[[F], float]] = {
+    "BTE": bte,
+    "BTE, clipped": partial(bte, mode="clipped"),
+    "TSE": tse,
+    "TSE-E": partial(tse, last=1),
+    "TSE-EMA": tse_ema,
+    "relative": relative,
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--part", type=int, default=0, help="which part of the networks, from 0")
+    options.add_argument("--of", type=int, default=1, help="how many parts there are")
+    given = options.parse_args()
+    setting: dict[str, Any] = FULL if given.full else REDUCED
+    torch.set_num_threads(1)
+    root = os.environ.get("SARTOR_DATA", "../shared/data")
+    table = tables.load("nas-bench-201", f"{root}/nas_bench_201.parquet")
+    space: Any = sartor.spaces.get(setting["space"])
+    # of the training images a fifth is `valid`
+    some = "" if setting["images"] is None else f"&images={setting['images'] * 5 // 4}"
+    data = f"parquet:{root}/cifar10?resolution={setting['resolution']}{some}"
+    task = for_search(sartor.tasks.get(data, "cuda" if torch.cuda.is_available() else "cpu"))
+    results = Results(
+        f"proxies{'_full' if given.full else ''}",
+        "a proxy of at most 3 epochs whose tau is above TSE and every training-free proxy, on the same networks",
+        {**setting, "data_name": task.describe(), "epochs": EPOCHS, "schedule": str(Schedule()), "seed": SEED},
+    )
+    archs = list(dict.fromkeys(table.space.sample(np.random.default_rng(SEED), 2 * setting["networks"])))
+    archs = archs[: setting["networks"]]
+    truth = dict(zip(archs, table.score(TEST)(archs)))
+    for arch in archs[given.part :: given.of]:
+        results.row({"architecture": list(arch)}, lambda a=arch: asked(space, task, a, setting["batch"], truth[a]))
+        results.summarise(**summary(results.data["rows"]))
+
+
+def asked(space: Any, task: Any, arch: tuple[int, ...], batch: int, truth: float) -> dict[str, Any]:
+    """Everything that can be known of one network."""
+    batches = partial(task.batches, "train", size=batch, seed=0, limit=task.length("train") // batch, plain=True)
+    torch.manual_seed(SEED)
+    network = space.network(arch).to(task.device)
+    began = time.process_time()
+    losses = early_losses(network, task.loss, lambda epoch: batches(epoch=epoch), Schedule(epochs=EPOCHS))
+    spent = (time.process_time() - began) / EPOCHS
+    told, seconds = {}, {}
+    for name in UNTRAINED:
+        score = ProxyScore(space, task, name, batch_size=batch, seed=SEED)
+        (value,) = score([arch])
+        told[name], seconds[name] = (float(value) if np.isfinite(value) else None), score.seconds[arch]
+    return {
+        "test": float(truth),
+        "losses": losses.round(6).tolist(),
+        "epoch_seconds": spent,
+        "untrained": told,
+        "untrained_seconds": seconds,
+        **{name: float(Complexity(space, name)([arch])[0]) for name in COUNTED},
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Correlations of every estimator, over all networks and over the second half of them."""
+    if len(rows) < 4:
+        return {"rows": [{"networks": len(rows)}]}
+    rows = sorted(rows, key=lambda row: row["cell"]["architecture"])
+    truth = np.array([row["test"] for row in rows])
+    epoch = float(np.mean([row["epoch_seconds"] for row in rows]))
+    said: list[tuple[str, int, float, F]] = []
+    for name, tells in LEARNED.items():
+        for epochs in AFTER:
+            values = np.array([tells(np.array(row["losses"], dtype=float)[:epochs]) for row in rows])
+            said.append((name, epochs, epochs * epoch, values))
+    for name in UNTRAINED:
+        values = np.array([np.nan if row["untrained"][name] is None else row["untrained"][name] for row in rows])
+        said.append((name, 0, float(np.mean([row["untrained_seconds"][name] for row in rows])), values))
+    said += [(name, 0, 0.0, np.array([row[name] for row in rows])) for name in COUNTED]
+    order = np.random.default_rng(SEED).permutation(len(rows))
+    halves = order[: len(rows) // 2], order[len(rows) // 2 :]
+    negative = {
+        f"share of rising losses after {epochs} epochs": float(
+            np.mean([neg_fraction(np.array(row["losses"])[:epochs]) for row in rows])
+        )
+        for epochs in (2, 3, 7)
+    }
+    return {
+        "networks": len(rows),
+        **negative,
+        "rows": [
+            {
+                "proxy": name,
+                "epochs": epochs,
+                "seconds": seconds,
+                **figures(values, truth),
+                "tau, first half": kendall(values[halves[0]], truth[halves[0]]),
+                "tau, second half": kendall(values[halves[1]], truth[halves[1]]),
+            }
+            for name, epochs, seconds, values in said
+        ],
+    }
+
+
+def figures(values: F, truth: F) -> dict[str, Any]:
+    rng = np.random.default_rng(SEED)
+    draws = [rng.integers(len(truth), size=len(truth)) for _ in range(RESAMPLED)]
+    out = {}
+    for label, of in (("Kendall tau", kendall), ("Spearman", spearman)):
+        again = [of(values[d], truth[d]) for d in draws]
+        low, high = np.nanquantile(again, [0.025, 0.975])
+        out[label] = {"mean": of(values, truth), "low": float(low), "high": float(high)}
+    return out
+
+
+def kendall(values: F, truth: F) -> float:
+    return float(quality(lowest(values), truth)["kendall"])
+
+
+def spearman(values: F, truth: F) -> float:
+    return float(quality(lowest(values), truth)["spearman"])
+
+
+def lowest(values: F) -> F:
+    """A network that a proxy has no number for is the worst."""
+    known = values[np.isfinite(values)]
+    least = known.min() if len(known) else 0.0
+    return np.where(np.isfinite(values), values, least - 1.0)
+
+
+if __name__ == "__main__":
+    main()
