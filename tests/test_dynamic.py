@@ -272,6 +272,9 @@ def test_a_search_becomes_a_dynamic_network(tmp_path: Path, monkeypatch: pytest.
     assert result["max_relative_error"] < 1e-3
     rising = [row["quality"] for row in result["front"]]
     assert rising == sorted(rising)
+    assert all(0 <= row["graded"] <= 100 for row in result["front"])
+    written = json.loads((tmp_path / "dynamic" / "dynamic" / "dynamic.json").read_text())
+    assert written["input"].keys() == {"pixels", "mean", "std"}
     found = json.loads((tmp_path / "found" / "architecture.json").read_text())["choices"]
     own = {slot: blocks[k] for (slot, blocks), k in zip(result["blocks"].items(), result["found"]["blocks"])}
     assert own == {slot: found[slot] for slot in own}

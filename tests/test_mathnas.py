@@ -316,6 +316,45 @@ def test_a_function_in_a_file_grades_networks(
     assert not (tmp_path / "found" / "search" / "supernet").exists()
 
 
+def test_a_grader_that_fails_is_told_in_a_line_and_can_be_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file, calls = tmp_path / "grader.py", tmp_path / "calls"
+    body = (
+        "open('calls', 'a').write('.')\n    if len(open('calls').read()) == 9:\n        raise ValueError('no disk')\n"
+    )
+    file.write_text(f"def grade(space, arch):\n    {body}    return 90.0 - sum(arch)\n")
+    words = ["search", "mathnas", "--space", "mobilenet:tiny?layers=3&resolution=8&channels=1", "--run", "found"]
+    words += ["--oracle", f"{file}:grade", "--set", "queries=40", "--set", "members=[ridge,pairs]"]
+    with pytest.raises(UserError, match=r"grader.py:grade, line 4 raised ValueError \(no disk\) for \[\d"):
+        app([*words, "--budget", "5MMACs"], standalone_mode=False)
+    file.write_text(f"def grade(space, arch):  # mended\n    {body.split('if')[0]}\n    return 90.0 - sum(arch)\n")
+    app([*words, "--budget", "5MMACs"], standalone_mode=False)
+    assert len(calls.read_text()) <= 42  # forty answers, and the one that failed
+    file.write_text("def grade(space, arch):\n    return 'good'\n")
+    with pytest.raises(UserError, match="return a number"):
+        oracle(f"{file}:grade", spaces.get("mobilenet:tiny"))[0]([(0,) * 9])
+
+
+def test_what_is_counted_can_be_typed_as_a_budget_from_python() -> None:
+    space = spaces.get("mobilenet:tiny?layers=3")
+    quality = FunctionScore(space, METRICS["accuracy"], lambda s, arch: 90.0 - sum(arch))
+    settings = {"queries": 20, "members": ("ridge",)}
+    found = sartor.search("mathnas", space, None, budget="5MMACs", objectives=[quality], **settings)
+    assert found.feasible
+    with pytest.raises(UserError, match="nothing that predicts latency_ms"):
+        sartor.search("mathnas", space, None, budget="5ms", objectives=[quality], **settings)
+
+
+def test_a_limit_that_every_network_keeps_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    space = spaces.get("mobilenet:tiny?layers=3")
+    quality = FunctionScore(space, METRICS["accuracy"], lambda s, arch: 90.0 - sum(arch))
+    with caplog.at_level("WARNING", "sartor"):
+        sartor.search("mathnas", space, None, budget="5GMACs", objectives=[quality], queries=20, members=("ridge",))
+    assert "this limit decides nothing" in caplog.text
+
+
 def test_a_grader_that_is_not_there_is_said(tmp_path: Path) -> None:
     space = spaces.get("mobilenet:tiny?layers=3")
     file = tmp_path / "grader.py"

@@ -21,8 +21,11 @@ def add(app: typer.Typer) -> None:
         ] = None,
         blocks: Annotated[int, typer.Option(min=2, help="Blocks kept for a slot at most.")] = 5,
         epochs: Annotated[
-            int, typer.Option(min=0, help="Passes over the data in which the blocks get used to one another.")
-        ] = 20,
+            int | None,
+            typer.Option(
+                min=0, help="Passes over the data in which the blocks get used to one another. Default: 2,500 steps."
+            ),
+        ] = None,
         threads: Annotated[int, typer.Option(min=1, help="Of each run.")] = 1,
         device: Device = "cpu",
         run: RunDir = None,

@@ -36,14 +36,16 @@ def add(app: typer.Typer) -> None:
                 raise UserError(f"unknown format {name!r}; there is {', '.join(FORMATS)}; choose one or more of them.")
 
         from sartor import workflow
-        from sartor.runs import Run
+        from sartor.runs import Run, read_json
 
         space, arch, network = workflow.load_network(source)
 
         def work(opened: Run) -> dict[str, Json]:
             from sartor.export import export as written
 
-            described = space.to_json(arch)
+            trained = source / "result.json"
+            prepared = read_json(trained).get("input") if trained.exists() else None
+            described = {**space.to_json(arch), "input": prepared}
             files = written(space.deploy(network), space.inputs(1, arch), opened.path / "export", formats, described)
             return {"source": str(source), "files": files}
 

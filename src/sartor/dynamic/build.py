@@ -55,8 +55,9 @@ def write_dynamic(
     latency: Terms,
     metric: Metric,
     limit_ms: float | None,
+    prepared: Json = None,
 ) -> None:
-    """`dynamic.json` and `controller.py` beside the blocks."""
+    """`dynamic.json` and `controller.py` beside the blocks. prepared: how pixels become inputs."""
 
     def sums(terms: Terms) -> dict[str, Json]:
         return {"const": float(terms.const), "blocks": [np.asarray(u, dtype=float).tolist() for u in terms.unary]}
@@ -69,6 +70,7 @@ def write_dynamic(
         "better": metric.better,
         "limit_ms": limit_ms,
         "inputs": [[1, *shape] for shape in bank.inputs[0]],
+        "input": prepared,
         "chain": list(chain),
         "latency_ms": sums(latency),
         "quality": {**sums(quality), "over": None if quality.over is None else sums(quality.over)},

@@ -165,14 +165,17 @@ class DynamicNetwork:
         if resident:
             self._loaded = {file: self._load(file) for piece in self.chain for file in piece["files"]}
         known = data["limit_ms"] if limit_ms is None else limit_ms
-        self._limit = np.inf if known is None else known
+        self._limit = np.inf if known is None else _checked(known)
         self.choice = self._search("limit")[0]
         self.switch(self.choice)
 
     # ------------------------------------------------------------------ running
 
     def __call__(self, *inputs: Any) -> Any:
-        """One inference, timed and watched. Arrays as `inputs` of dynamic.json has their shapes, batch first."""
+        """One inference, timed and watched. Arrays of the shapes in `inputs` of dynamic.json, batch first, float32.
+
+        `input` there says how pixels become inputs: (pixel - mean) / std, by channel.
+        """
         began = time.perf_counter()
         output = self.run(*inputs)
         self.observe((time.perf_counter() - began) * 1e3)
@@ -226,9 +229,7 @@ class DynamicNetwork:
 
     @limit_ms.setter
     def limit_ms(self, limit: float) -> None:
-        if not 0 < limit < float("inf"):
-            raise ValueError(f"limit_ms={limit} is not possible; give a number of milliseconds above 0.")
-        self._limit = limit
+        self._limit = _checked(limit)
         self._decide("limit", self.predicted_ms)
 
     @property
@@ -281,6 +282,12 @@ class DynamicNetwork:
         if lower is not None:
             return lower, "one block"
         return (self.tables.fastest(), "fastest") if best is None else (best, "exact")
+
+
+def _checked(limit: Any) -> float:
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit < float("inf"):
+        raise ValueError(f"limit_ms={limit!r} is not possible; give a number of milliseconds above 0.")
+    return float(limit)
 
 
 def _value(x: Any) -> Any:

@@ -32,9 +32,9 @@ def export(
     """Write a deployed network (eval mode, one output tensor) in formats that need no sartor to be loaded.
 
     `onnx`: network.onnx; `pt2`: network.pt2 (torch.export); `safetensors`: network.safetensors, the state
-    dictionary. network.json holds `describe` (architecture and space), the shapes of inputs and output, and the files.
-    inputs: example inputs, batch first; shapes are fixed to theirs. Every file is loaded by its own runtime and
-    compared with `network` on `inputs` before it gets its name.
+    dictionary. network.json holds `describe` (architecture, space, how pixels become inputs), the shapes of inputs and
+    output, and the files. inputs: example inputs, batch first; shapes are fixed to theirs. Every file is loaded by its
+    own runtime and compared with `network` on `inputs` before it gets its name.
     Returns {format: {path, bytes, max_abs_error}}. Raises UserError for an unknown format, a network that cannot be
     exported, or a file that disagrees; in that case the directory is as it was before.
     """

@@ -142,13 +142,16 @@ def dynamic(
     quiet(left, grid="both")
     x = [row["latency_ms"] for row in front]
     left.plot(x, [row["quality"] for row in front], color=BLUE, marker="o", markersize=4, drawstyle="steps-post",
-              label="best within")  # fmt: skip
+              label="best within, predicted")  # fmt: skip
+    graded = [row.get("graded") for row in front]
+    if None not in graded:
+        left.plot(x, graded, color=INK, marker="x", linestyle="", markersize=5, label="graded")
     left.plot([found["latency_ms"]], [found[metric]], color=VERMILLION, marker="D", linestyle="", label="found")
     if min(x) <= limit_ms <= 1.2 * max(x):
         left.axvline(limit_ms, color=GREEN, linewidth=1.2, label=f"limit {limit_ms:.3g} ms")
     left.set_xlabel("latency (ms)")
-    left.set_ylabel(f"predicted {known(metric).label}")
-    legend_above(left, columns=3)
+    left.set_ylabel(known(metric).label)
+    legend_above(left, columns=4)
     levels = np.array([row["blocks"] for row in front], dtype=np.float64).T
     share = levels / np.array([[max(len(blocks) - 1, 1)] for blocks in slots.values()])
     shown: Any = right.imshow(share, cmap="Blues", vmin=-0.15, vmax=1.3, aspect="auto")

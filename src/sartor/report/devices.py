@@ -63,10 +63,11 @@ def dynamic(run: Recorded) -> str:
         return ""
     metric, slots = str(run.get("metric")), run.get("blocks")
     of, ms, found = known(metric), known("latency_ms"), run.get("found")
-    switch, lost, size, told = (run.get(k) for k in ("switch", "lost_by_shared_statistics", "bytes", "prediction"))
+    switch, norms, size, told = (run.get(k) for k in ("switch", "statistics", "bytes", "prediction"))
     caption = (
-        f"Left: the best of {run.get('networks'):,} networks for every latency, by the tables of the controller; "
-        "diamond: the network found by the search. Right: the blocks of each, darker is slower."
+        f"Left: the best of {run.get('networks'):,} networks for every latency, by the tables of the controller, and "
+        "what these reached on validation data; diamond: the network found by the search. "
+        "Right: the blocks of each, darker is slower."
     )
     drawn = device_figures.dynamic(front, found, float(run.get("limit_ms")), metric, slots)
     out = html.heading("One network, many speeds") + html.picture(drawn, f"Networks of {run.name}", caption)
@@ -81,9 +82,10 @@ def dynamic(run: Recorded) -> str:
     )
     word = words.noun(metric)
     out += html.paragraph(
-        f"A block has the same batch-norm statistics in every network. With statistics of its own a network has "
-        f"{show(lost['mean'], of)} more {word} in the mean of {told['networks']} ({show(lost['most'], of)} at most); "
-        f"before the blocks were trained together it was {show(lost['untrained'], of)}.",
+        f"A block has the same batch-norm statistics in every network. Mean {word} of {told['networks']} random "
+        f"networks: {show(norms['own'], of)} with statistics of their own, {show(norms['shared'], of)} once they "
+        f"share them, {show(norms['shared, trained'], of)} after the blocks were trained together for "
+        f"{norms['epochs']} epochs.",
         "note",
     )
     caption = (

@@ -95,8 +95,8 @@ def _headline(
         factor, front = run.get("factor"), run.get("front")
         if run.verb == "adapt" and front:
             ends = " to ".join(show(front[i]["latency_ms"], known("latency_ms")) for i in (0, -1))
-            return f"{run.get('networks'):,} networks in one, from {ends}", [
-                "Each is made of blocks that are exchanged."
+            return f"{run.get('networks'):,} networks in one", [
+                f"Each is made of blocks that are exchanged. The best of them, by the tables, take {ends}."
             ]
         if run.verb == "scale" and factor is not None:
             said = f"Widened {factor:g} times at the same latency" if factor > 1 else "No wider at the same latency"

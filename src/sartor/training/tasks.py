@@ -56,6 +56,14 @@ class Classification:
             "label_smoothing": self.label_smoothing,
         }
 
+    @property
+    def normalisation(self) -> dict[str, Any] | None:
+        """How pixels from 0 to 255 become inputs, (pixel - mean) / std by channel; None where data come ready."""
+        if self.data.moments is None:
+            return None
+        mean, std = (moment.flatten().tolist() for moment in self.data.moments)
+        return {"pixels": [0, 255], "mean": mean, "std": std}
+
     def smoothed(self, label_smoothing: float) -> Classification:
         """The same task with another label smoothing."""
         return Classification(self.data, split_seed=self.split_seed, label_smoothing=label_smoothing)
@@ -122,7 +130,7 @@ class SearchView:
     def __init__(self, task: Task) -> None:
         self._task = task
         self.metric, self.device = task.metric, task.device
-        for name in ("classes", "shape", "vocabularies"):
+        for name in ("classes", "shape", "vocabularies", "normalisation"):
             if hasattr(task, name):
                 setattr(self, name, getattr(task, name))
 

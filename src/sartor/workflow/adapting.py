@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sartor.core import Architecture, F, Json, Score, Task, Unreachable, UserError, parse_limit
+from sartor.core import Architecture, F, Json, Score, Task, Terms, Unreachable, UserError, parse_limit
 from sartor.core.progress import progress
 from sartor.core.restricted import Restricted
 from sartor.runs import Run, read_json
 from sartor.workflow.networks import load_architecture
 from sartor.workflow.searching import budgets_of
 
+if TYPE_CHECKING:
+    from sartor.quality.blocks import Macs
+
 CONTEXTS = 4  # random networks in which each block is graded
 CHECKED = 30  # random networks that predictions are compared with
 CALIBRATION = 4  # batches
 BATCH, LR = 64, 0.02  # of blocks trained together
+TOGETHER = 2500  # steps of that, unless epochs are given
 STEPS = 12  # limits on the front
+TOLD = 0.5  # rank correlation of the tables below which they are warned about
+logger = logging.getLogger("sartor")
 ROOM = 1.05  # times the latency of the network found, where no limit is known
 
 
@@ -94,22 +102,21 @@ def adapt(
     *,
     limit: str | None = None,
     blocks: int = 5,
-    epochs: int = 20,
+    epochs: int | None = None,
     threads: int = 1,
 ) -> dict[str, Json]:
     """Write a dynamic network to `dynamic/` of the run; what is known about it.
 
     limit: of latency, default that of the search where it was for this processor, or 5 % more than the network found
     takes; blocks: kept in a slot at most; epochs: passes in which random networks of the blocks are trained with
-    statistics of batch norms held fixed.
+    statistics of batch norms held fixed, default as many as make 2,500 steps.
     """
     from sartor import targets
     from sartor.dynamic import build
     from sartor.dynamic.blocks import Bank
     from sartor.dynamic.controller import DynamicNetwork
-    from sartor.predictors.evaluate import quality as agreement
-    from sartor.quality.blocks import additive_macs, block_score
     from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
+    from sartor.training.optimise import steps_per_epoch
 
     if limit is not None and parse_limit(limit)[0].name != "latency_ms":
         raise UserError(f"a dynamic network keeps a latency; {limit!r} is none: give one such as --limit 20ms.")
@@ -123,47 +130,49 @@ def adapt(
     own = Shown(Remembered(searched.score(), run.stage("own")), "networks with statistics of their own")
     alone = own([kept.lift(arch) for arch in drawn])
     untrained = Shown(Remembered(grade, run.stage("untrained")), "networks of untrained blocks")(drawn)
+    epochs = math.ceil(TOGETHER / steps_per_epoch(task, "train", BATCH)) if epochs is None else epochs
     if epochs:
         train_supernet(kept, task, run.stage("blocks"), epochs=epochs, batch_size=BATCH, lr=LR, supernet=bank)
     graded = Shown(Remembered(grade, run.stage("trained")), "grading blocks")
     contexts = kept.sample(run.rng("contexts"), CONTEXTS)
-    worth = block_score(kept, graded, additive_macs(kept), contexts=contexts, mode="per_block").terms()
-    assert worth is not None
-    shared, predicted = graded(drawn), worth(kept, drawn)
+    shared = graded(drawn)
+    worth, predicted, told = _tables(kept, graded, contexts, drawn, shared)
 
     where = run.path / "dynamic"
     chain = build.write_blocks(bank.cpu(), where)
     found = tuple(k.index(j) for k, j in zip(kept.keep, searched.architecture))
-    build.write_dynamic(where, bank, chain, worth, build.unmeasured(kept), task.metric, None)
+    prepared = getattr(task, "normalisation", None)
+    build.write_dynamic(where, bank, chain, worth, build.unmeasured(kept), task.metric, None, prepared)
     error = build.disagreement(where, bank, [found, *drawn[:5]])
     timing = build.measure_latency(where, bank, threads=threads, seed=run.seed)
     found_ms = float(timing.terms(kept, [found])[0])
     local = targets.get(f"onnxruntime:cpu?threads={threads}&batch=1").id
     limit_ms = parse_limit(limit)[1] if limit else searched.limit_ms(local) or ROOM * found_ms
-    build.write_dynamic(where, bank, chain, worth, timing.terms, task.metric, limit_ms)
+    build.write_dynamic(where, bank, chain, worth, timing.terms, task.metric, limit_ms, prepared)
     network = DynamicNetwork(where, threads=threads)
     if not network.feasible:
         fastest = network.tables.latency(network.choice)
         raise Unreachable(f"the fastest network of these blocks takes {fastest:.3g} ms; give a --limit above that.")
-    sign = 1.0 if task.metric.better == "more" else -1.0
     files = [where / file for file in network.files(found)]
+    rows = front(network, STEPS)
+    bank.to(task.device)
+    for row, value in zip(rows, grade([row["blocks"] for row in rows])):
+        row["graded"] = float(value)
     return {
         "metric": task.metric.name,
         "networks": kept.size,
         "blocks": {slot.name: list(slot.candidates) for slot in kept.slots},
         "limit_ms": limit_ms,
         "starts_with": list(network.choice),
-        "front": front(network, STEPS),
+        "front": rows,
         "found": {"blocks": list(found), "latency_ms": found_ms, task.metric.name: float(worth(kept, [found])[0])},
-        "prediction": {
-            **{k: v for k, v in agreement(predicted, shared).items() if k in ("spearman", "kendall", "rmse")},
-            "networks": CHECKED,
-        },
+        "prediction": {**told, "networks": CHECKED},
         "points": {"measured": shared.tolist(), "predicted": {"block tables": predicted.tolist()}},
-        "lost_by_shared_statistics": {
-            "mean": float(np.mean(sign * (alone - shared))),
-            "most": float(np.max(sign * (alone - shared))),
-            "untrained": float(np.mean(sign * (alone - untrained))),
+        "statistics": {
+            "own": float(np.mean(alone)),
+            "shared": float(np.mean(untrained)),
+            "shared, trained": float(np.mean(shared)),
+            "epochs": epochs,
         },
         "latency": {"networks": timing.networks, "rmse_percent": 100 * timing.error},
         "max_relative_error": error,
@@ -174,6 +183,35 @@ def adapt(
         },
         "directory": str(where),
     }
+
+
+def _tables(
+    kept: Restricted, graded: Score, contexts: Sequence[Architecture], drawn: Sequence[Architecture], values: F
+) -> tuple[Terms, F, dict[str, Json]]:
+    """Block tables of `graded`, what they say of the networks drawn, and how far that is from their values.
+
+    With the law of MACs or without (Eq. 5), whichever is nearer: small networks divide by a small F.
+    """
+    from sartor.predictors.evaluate import quality as agreement
+    from sartor.quality.blocks import additive_macs, block_score
+
+    made: list[tuple[float, Terms, F, dict[str, Json]]] = []
+    modes: tuple[Macs, ...] = ("per_block", "none")
+    for mode in modes:
+        terms = block_score(kept, graded, additive_macs(kept), contexts=contexts, mode=mode).terms()
+        assert terms is not None
+        said = terms(kept, drawn)
+        told = {k: v for k, v in agreement(said, values).items() if k in ("spearman", "kendall", "rmse")}
+        made.append((told["rmse"], terms, said, {**told, "macs": mode}))
+    _, terms, said, told = min(made, key=lambda one: one[0])
+    if not told["spearman"] >= TOLD:
+        logger.warning(
+            "the tables order %d random networks with a rank correlation of %.2f: the controller will choose poorly; "
+            "train the supernet longer, or these blocks for more --epochs",
+            len(drawn),
+            told["spearman"],
+        )
+    return terms, said, told
 
 
 def front(network: Any, steps: int) -> list[dict[str, Json]]:

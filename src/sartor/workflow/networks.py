@@ -56,7 +56,14 @@ def train_network(
     write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
     write_json(run.path / "architecture.json", space.to_json(arch))
     macs = float(Complexity(space, "macs")([arch])[0])
-    return {**found, "macs": macs, "space": space.spec(), "architecture": list(arch), "data": task.describe()}
+    return {
+        **found,
+        "macs": macs,
+        "space": space.spec(),
+        "architecture": list(arch),
+        "data": task.describe(),
+        "input": getattr(task, "normalisation", None),
+    }
 
 
 def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:

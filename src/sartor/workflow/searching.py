@@ -96,7 +96,7 @@ def search(
     space: SearchSpace,
     task: Task | None,
     *,
-    budget: Budget | Sequence[Budget],
+    budget: Budget | str | Sequence[Budget | str],
     objectives: Sequence[Score] = (),
     run: Run | str | Path | None = None,
     seed: int = 0,
@@ -105,6 +105,8 @@ def search(
 ) -> Found:
     """Search with a method by name. settings: its hyper-parameters; paper: start from the published ones.
 
+    budget: limits of scores, such as `latency.at("20ms")`; what is counted can be typed, such as "300MMACs".
+
     run: a directory to keep the search in, so that the same call resumes; None keeps nothing.
     """
     from sartor.training.tasks import for_search
@@ -112,7 +114,8 @@ def search(
     keep_freed_memory()
     chooser: Any = METHODS[method]
     engine = chooser.of(settings, paper=paper)
-    budgets = [budget] if isinstance(budget, Budget) else list(budget)
+    given = [budget] if isinstance(budget, Budget | str) else list(budget)
+    budgets = [b if isinstance(b, Budget) else budgets_of([b], {}, space, False)[0] for b in given]
     one_a_metric(budgets)
     engine.check(space, budgets)
     view = None
