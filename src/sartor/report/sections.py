@@ -100,8 +100,13 @@ def _asked(search: Recorded, answers: Line) -> str:
     word, extras = words.noun(str(answers.get("metric"))), search.get("extras") or {}
     out = html.heading("What the search asked, and learnt")
     count = len(answers["points"]["measured"])
+    by = (
+        "by the weights that they share in the supernet, on validation data"
+        if "data" in search.job
+        else "by the oracle"
+    )
     caption = (
-        f"{count} networks whose {word} was asked, and what was predicted of each from the answers about others. "
+        f"{count} networks whose {word} was graded {by}, and what was predicted of each from the answers about others. "
         "Wide band: within 5 %."
     )
     if count:
@@ -112,7 +117,8 @@ def _asked(search: Recorded, answers: Line) -> str:
         low, high = (show(float(end), of) for end in extras["interval"])
         shares = ", ".join(f"{name} {share:.2f}" for name, share in (extras.get("weights") or {}).items())
         out += html.paragraph(
-            f"The best answer inside the budgets is {show(float(extras['answer']), of)}, and that network was chosen. "
+            f"The best answer{' inside the budgets' if search.get('budgets') else ''} is "
+            f"{show(float(extras['answer']), of)}, and that network was chosen. "
             f"The best by prediction is expected between {low} and {high} (nine in ten). Weights of the predictors: "
             f"{shares}.",
             "note",

@@ -160,7 +160,8 @@ def verdict(search: Recorded, networks: Sequence[Trained]) -> str:
     elif predicted:
         text, good = f"The network found keeps its {budget} as predicted; it was not measured", True
     else:
-        text, good = "The search found a network; what it costs is not recorded", True
+        known_limits = bool(search.get("budgets"))
+        text, good = "The search found a network" + ("; what it costs is not recorded" if known_limits else ""), True
     ours, theirs = rivals(search, networks)
     if ours is None or theirs is None:
         return text
