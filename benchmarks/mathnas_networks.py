@@ -13,8 +13,8 @@ JPEG copy; text is Multi30k, English to German, graded by BLEU.
    multiply-accumulates are trained from scratch and tested. Reduced: one each, so that a ranking is undecided. Full:
    three, and the difference is ranked if its 95 % interval excludes zero; of one supernet and one search.
 
-Reduced: at most two hours on one core; with 10 epochs in batches of 128 SuperViT stayed below its floor. Full: all data,
-32 px, width 1, on a GPU.
+Reduced: at most two hours on one core; with 10 epochs in batches of 128 SuperViT stayed below its floor. Full: all
+data, 32 px, width 1, on a GPU.
 
     python benchmarks/mathnas_networks.py mobilenetv3|supervit|supertransformer [--full] [--stage search|train]
                                           [--network found|random] [--seed S]
