@@ -143,7 +143,9 @@ class LightNASChannelsSettings(Settings):
     population: int = Field(20, ge=2)
     keep: int = Field(10, ge=1, description="members that stay")
     gene_rate: float = Field(0.1, gt=0, le=1, description="chance of each choice to change in a mutation (ours)")
-    tolerance: float = Field(0.02, gt=0, lt=1, description="share of the limit by which a member may miss it (ours)")
+    tolerance: float = Field(
+        0.02, gt=0, lt=1, description="share of an upper limit by which a member may stay below it (ours)"
+    )
     workers: int = Field(1, ge=1, description="processes that grade, each with one thread")
 
     def sensible(self, limits: int, objectives: int) -> None:
