@@ -79,16 +79,10 @@ class Within:
     """The architectures that keep budgets, and the way to them.
 
     A cost `at` a limit has to land on it within the budget's tolerance, one `at_most` a limit may be anywhere below.
-    moves: the architectures that a repair may step to from one, default every change of one slot.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        budgets: Sequence[Budget],
-        moves: Callable[[SearchSpace, Architecture], list[Architecture]] = single_changes,
-    ) -> None:
-        self.space, self.budgets, self.moves = space, budgets, moves
+    def __init__(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
+        self.space, self.budgets = space, budgets
 
     def distance(self, archs: Sequence[Architecture]) -> F:
         """(n,) sum over budgets of how far costs are outside, relative to the limit; 0 within all; NaN is infinity."""
@@ -100,10 +94,10 @@ class Within:
         return np.where(np.isnan(total), np.inf, np.where(total <= _ROUNDING, 0.0, total))
 
     def repaired(self, arch: Architecture) -> Architecture | None:
-        """The end of the steepest descent of `distance` by `moves`; None where that ends outside."""
+        """The end of the steepest descent of `distance` by changes of one slot; None where that ends outside."""
         (here,) = self.distance([arch])
         while here > 0:
-            steps = self.moves(self.space, arch)
+            steps = single_changes(self.space, arch)
             far = self.distance(steps)
             if not len(far) or far.min() >= here:
                 return None

@@ -17,12 +17,13 @@ Where we differ:
   2. A budget that is an upper limit is met from below: latencies from T (1 - `tolerance`) to T, or anything below T
      where nothing is that near. With `--two-sided` they are within half a percent on both sides; the thesis has LAT = T
      and does not say how near.
-  3. The network as it was is in the first population, so that what is found is never graded worse.
+  3. The network as it was is in the first population where it keeps the budget: what is found is then not graded worse.
   4. A network that can no longer reach the kept ones is not trained on, which the clipped form allows to know.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -66,14 +67,14 @@ class LightNASChannels(LightNASChannelsSettings):
                 seed=run.torch_seed("evolution") % 2**32,
             )
             within = Within(space, self._bands(budgets))
-            if not make(within=within, start=start).ask():  # nothing that is drawn or repaired is so near the limit
+            search = make(within=within, start=start)
+            if not search.ask():  # nothing that is drawn or repaired is so near the limit
                 within, rng = Within(space, budgets), run.rng("landing")
                 indifferent = tuple(np.zeros(len(slot)) for slot in space.slots)
                 landed = land(space, indifferent, budgets, start=space.sample(rng, 1)[0], rng=rng)
-                start = [*start, landed.architecture]
-                if within.distance(start).min() > 0:
+                search = make(within=within, start=[*start, landed.architecture])
+                if not search.ask():
                     return Found(space, "lightnas-channels", tuple(budgets), landed, landed)
-            search = make(within=within, start=start)
             for step in run.steps(self.iterations, search=search):
                 self._generation(search, quality, asked)
                 values = [search.told[arch] for arch in search.members]
@@ -87,7 +88,7 @@ class LightNASChannels(LightNASChannelsSettings):
                     median=float(np.nanmedian(values)),
                     asked=len(search.told),
                     **self._gaps(best[0], budgets),
-                    scores=values,
+                    scores=[value if math.isfinite(value) else None for value in values],
                     members=[list(arch) for arch in search.members],
                 )
         winner = priced(search.best()[0], [b.score for b in budgets], "verified")
