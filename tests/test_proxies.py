@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 from sartor import spaces, tasks
 from sartor.core import UserError
+from sartor.methods import SETTINGS
 from sartor.quality.early import Schedule, bte, early_losses, factors, most, neg_fraction, tse, tse_ema
 from sartor.quality.proxies import PROXIES, Material, ProxyScore, grad_norm, snip, synflow
 from tests.contracts.scores import check_score
@@ -152,6 +154,10 @@ def test_every_proxy_is_a_score(name: str) -> None:
     dead = score([(0,) * 6])[0]
     best = score([(3,) * 6])[0]
     assert not dead > best
+
+
+def test_the_method_can_be_set_to_every_proxy() -> None:
+    assert get_args(SETTINGS["lightnas-channels"].model_fields["proxy"].annotation) == tuple(PROXIES)
 
 
 def test_an_unknown_proxy_names_the_known() -> None:
