@@ -3,15 +3,16 @@
 Must show (issue LightNAS++, 2). Random networks, each initialised once and trained for 7 epochs on the same unshuffled,
 unaugmented batches of CIFAR-10 (a lossy JPEG copy); all losses are kept, so that every estimator is computed from the
 same trainings: BTE as published and clipped, TSE, TSE-E, TSE-EMA after 2, 3, 5 and 7 epochs, and `relative`, the mean
-over batches of log(first loss / last loss). Beside them the training-free proxies, MACs and parameters. Truth: the
-table's test accuracy after 200 epochs, which no estimator sees. Intervals are of resampled networks.
+over batches of log(first loss / last loss). Beside them accuracy and loss on `valid` after as many epochs, the
+training-free proxies, MACs and parameters. Truth: the table's test accuracy after 200 epochs, which no estimator sees.
+Intervals are of resampled networks.
 
 A variant may be chosen by the first half of the networks and is judged by the second: the summary has both.
 
 Search (must show 6, thesis Fig. 4.11): 10 runs of 40 random networks within 35 and 45 ms on the Raspberry Pi 4; the
 best by each proxy, and its test accuracy. Draws are from the networks above, without replacement within a run.
 
-Reduced: 16 px, 1,024 images, 60 networks or more. Full: all training images, 32 px, 1,004 networks (published count).
+Reduced: 16 px, 2,048 images, 100 networks. Full: all training images, 32 px, 1,004 networks (published count).
 
     python benchmarks/proxies.py [--full] [--part K --of N]    # several processes fill one file
 """
@@ -42,7 +43,7 @@ EPOCHS, AFTER, RESAMPLED, SEED = 7, (2, 3, 5, 7), 1000, 0
 LIMITS_MS, DRAWS, RUNS = (35.0, 45.0), 40, 10
 UNTRAINED = ("synflow", "snip", "grad-norm", "jacob-cov", "naswot", "zen")
 COUNTED = ("macs", "params")
-REDUCED = {"space": "nas-bench-201?resolution=16", "images": 1024, "resolution": 16, "batch": 64, "networks": 60}
+REDUCED = {"space": "nas-bench-201?resolution=16", "images": 2048, "resolution": 16, "batch": 64, "networks": 100}
 FULL = {"space": "nas-bench-201", "images": None, "resolution": 32, "batch": 256, "networks": 1004}
 
 
@@ -95,9 +96,26 @@ def asked(space: Any, task: Any, arch: tuple[int, ...], batch: int) -> dict[str,
     batches = partial(task.batches, "train", size=batch, seed=0, limit=task.length("train") // batch, plain=True)
     torch.manual_seed(SEED)
     network = space.network(arch).to(task.device)
+    valid: list[dict[str, float]] = []
+    grading = 0.0
+
+    def grade() -> None:
+        nonlocal grading
+        began = time.process_time()
+        network.eval()
+        valid.append(dict(task.evaluate(network, "valid")))
+        network.train()
+        grading += time.process_time() - began
+
+    def epoch_of(epoch: int) -> Any:
+        if epoch:
+            grade()
+        return batches(epoch=epoch)
+
     began = time.process_time()
-    losses = early_losses(network, task.loss, lambda epoch: batches(epoch=epoch), Schedule(epochs=EPOCHS))
-    spent = (time.process_time() - began) / EPOCHS
+    losses = early_losses(network, task.loss, epoch_of, Schedule(epochs=EPOCHS))
+    spent = (time.process_time() - began - grading) / EPOCHS
+    grade()
     told, seconds = {}, {}
     for name in UNTRAINED:
         score = ProxyScore(space, task, name, batch_size=batch, seed=SEED)
@@ -105,6 +123,7 @@ def asked(space: Any, task: Any, arch: tuple[int, ...], batch: int) -> dict[str,
         told[name], seconds[name] = (float(value) if np.isfinite(value) else None), score.seconds[arch]
     return {
         "losses": losses.round(6).tolist(),
+        "valid": valid,
         "epoch_seconds": spent,
         "untrained": told,
         "untrained_seconds": seconds,
@@ -123,6 +142,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for name, tells in LEARNED.items():
         for epochs in AFTER:
             values = np.array([tells(np.array(row["losses"], dtype=float)[:epochs]) for row in rows])
+            said.append((name, epochs, epochs * epoch, values))
+    for name, key, sign in (("valid accuracy", "accuracy", 1.0), ("valid loss", "loss", -1.0)):
+        for epochs in AFTER:
+            values = np.array([sign * row["valid"][epochs - 1][key] for row in rows])
             said.append((name, epochs, epochs * epoch, values))
     for name in UNTRAINED:
         values = np.array([np.nan if row["untrained"][name] is None else row["untrained"][name] for row in rows])

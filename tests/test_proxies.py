@@ -16,7 +16,7 @@ from torch import nn
 from sartor import spaces, tasks
 from sartor.core import UserError
 from sartor.methods import SETTINGS
-from sartor.quality.early import Schedule, bte, early_losses, factors, most, neg_fraction, tse, tse_ema
+from sartor.quality.early import Schedule, bte, checksum, early_losses, factors, most, neg_fraction, tse, tse_ema
 from sartor.quality.proxies import PROXIES, Material, ProxyScore, grad_norm, snip, synflow
 from tests.contracts.scores import check_score
 
@@ -100,6 +100,20 @@ def test_losses_are_those_before_each_step() -> None:
 def test_other_batches_are_refused(change: object) -> None:
     with pytest.raises(UserError, match="the same batches in the same order"):
         early_losses(nn.Linear(1, 1), squared, change, Schedule(epochs=2))  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([torch.float32, torch.float64, torch.uint8, torch.float16]))
+def test_a_checksum_sees_every_bit_and_its_place(seed: int, kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randint(256, (4, 3), generator=generator).to(kind), torch.arange(4)
+    at = tuple(int(torch.randint(n, (), generator=generator)) for n in x.shape)
+    other = x.clone()
+    other[at] = x[at] + 1 if kind != torch.uint8 else 255 - x[at]
+    first = checksum(((x,), y))
+    assert torch.equal(first, checksum(((x.clone(),), y.clone())))
+    assert not torch.equal(first, checksum(((other,), y)))
+    assert not torch.equal(first, checksum(((x,), y.flip(0))))
+    assert not torch.equal(checksum(((x.flatten().sort()[0],), y)), checksum(((x.flatten().sort()[0].flip(0),), y)))
 
 
 def test_shuffled_training_data_are_refused() -> None:

@@ -37,7 +37,7 @@ from sartor.choose.relax import priced
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Architecture, Budget, Found, Score, SearchSpace, Task, UserError
 from sartor.methods.settings import LightNASChannelsSettings
-from sartor.quality.proxies import Processes, ProxyScore
+from sartor.quality.proxies import PROXIES, Learned, Processes, ProxyScore
 from sartor.quality.supernet import Remembered
 from sartor.runs import Run
 
@@ -128,7 +128,7 @@ class LightNASChannels(LightNASChannelsSettings):
             return
         if task is None:
             raise UserError("lightnas-channels trains on data; give it a task such as --data digits.")
-        trained = {"epochs": self.epochs, "lr": self.lr} if self.proxy.startswith(("bte", "tse")) else {}
+        trained = {"epochs": self.epochs, "lr": self.lr} if isinstance(PROXIES[self.proxy](), Learned) else {}
         make = partial(
             ProxyScore,
             space,

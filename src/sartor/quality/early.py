@@ -7,7 +7,6 @@ as it is trained on, before the step that it leads to.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from sartor.core import Batch, F, UserError
 
 Mode = Literal["literal", "clipped"]
 _LEAST = 1e-12  # of a loss that is divided by
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+_ODD = 0x1E3779B97F4A7C15  # multiplies whole numbers of 64 bits one to one
 
 
 def factors(losses: F) -> F:
@@ -103,9 +104,10 @@ def early_losses(
 ) -> F:
     """(epochs, batches) losses of a network that is trained in place, on its device.
 
-    batches: those of an epoch, counted from 0; the same in the same order every epoch, which is checked. hopeless: told
-    of the losses so far after each epoch and every eighth of the later ones, rows not trained yet left out and entries
-    NaN; where it says so, training ends and the rest stays NaN. A loss that is not finite ends it, too.
+    batches: those of an epoch, counted from 0; the same in the same order every epoch, which is checked at its end.
+    hopeless: told of the losses so far after each epoch and every eighth of the later ones, rows not trained yet left
+    out and entries NaN; where it says so, training ends and the rest stays NaN. A loss that is not finite ends it, too.
+    A device is waited for there and nowhere else.
 
     Raises UserError when an epoch has other batches than the first.
     """
@@ -118,16 +120,15 @@ def early_losses(
     )
     network.train()
     rows: list[list[torch.Tensor]] = []
-    first: list[str] = []
+    first = torch.empty(0)
     out = np.full((schedule.epochs, 0), math.nan)
     for epoch in range(schedule.epochs):
         rows.append([])
+        seen: list[torch.Tensor] = []
         for i, batch in enumerate(batches(epoch)):
-            mark = fingerprint(batch)
-            if epoch == 0:
-                first.append(mark)
-            elif i >= len(first) or mark != first[i]:
+            if epoch and i == len(first):
                 raise _shuffled(epoch, i)
+            seen.append(checksum(batch))
             value = loss(network, batch)
             optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
@@ -137,21 +138,27 @@ def early_losses(
                 out = _filled(rows, schedule.epochs, len(first))
                 if hopeless(out[: epoch + 1]):
                     return out
-        if len(rows[-1]) != len(first):
-            raise _shuffled(epoch, len(rows[-1]))
+        marks = torch.stack(seen) if seen else torch.empty(0)
+        first = first if epoch else marks
+        if len(marks) < len(first):
+            raise _shuffled(epoch, len(marks))
+        if not torch.equal(marks, first):
+            raise _shuffled(epoch, int((marks != first).nonzero()[0]))
         out = _filled(rows, schedule.epochs, len(first))
         if not np.isfinite(out[epoch]).all():
             return out
     return out
 
 
-def fingerprint(batch: Batch) -> str:
-    """What tells one batch from another: a hash of its inputs and targets."""
-    digest = hashlib.sha1(usedforsecurity=False)
+def checksum(batch: Batch) -> torch.Tensor:
+    """One whole number that tells a batch from others, on the device where it is: every bit counts, and its place."""
     inputs, targets = batch
+    total = torch.zeros((), dtype=torch.int64, device=targets.device)
     for tensor in (*inputs, targets):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+        bits = tensor.detach().contiguous().view(_WHOLE[tensor.element_size()]).flatten().long()
+        places = torch.arange(1, 2 * len(bits), 2, device=bits.device) * _ODD
+        total = total * _ODD + (bits * (places ^ (places >> 32))).sum()  # overflow wraps, the same everywhere
+    return total
 
 
 def _shuffled(epoch: int, i: int) -> UserError:
