@@ -137,7 +137,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         return {"rows": [{"networks": len(rows)}]}
     rows = sorted(rows, key=lambda row: row["cell"]["architecture"])
     truth = np.array([row["test"] for row in rows])
-    epoch = float(np.mean([row["epoch_seconds"] for row in rows]))
+    epoch = float(np.median([row["epoch_seconds"] for row in rows]))
     said: list[tuple[str, int, float, F]] = []
     for name, tells in LEARNED.items():
         for epochs in AFTER:
@@ -149,7 +149,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
             said.append((name, epochs, epochs * epoch, values))
     for name in UNTRAINED:
         values = np.array([np.nan if row["untrained"][name] is None else row["untrained"][name] for row in rows])
-        said.append((name, 0, float(np.mean([row["untrained_seconds"][name] for row in rows])), values))
+        said.append((name, 0, float(np.median([row["untrained_seconds"][name] for row in rows])), values))
     said += [(name, 0, 0.0, np.array([row[name] for row in rows])) for name in COUNTED]
     order = np.random.default_rng(SEED).permutation(len(rows))
     halves = order[: len(rows) // 2], order[len(rows) // 2 :]

@@ -87,6 +87,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "file").write_text("a file")
     with Run(place / "untrained", {"verb": "search"}):
         write_json(place / "untrained" / "architecture.json", good)
+    with Run(place / "elsewhere", {"verb": "search"}):
+        write_json(place / "elsewhere" / "architecture.json", good)
+        limit = {"metric": "latency_ms", "limit": 1.0, "unit": "ms", "sense": "at_most"}
+        write_json(place / "elsewhere" / "result.json", {"budgets": [limit], "target": "a toaster"})
     with Run(place / "misfit", {"verb": "train"}):
         write_json(place / "misfit" / "architecture.json", good)
         (place / "misfit" / "network.safetensors").write_bytes(whole)
@@ -187,6 +191,7 @@ CASES = [
     ("refine P/none", 2, "none"),
     ("refine P/good.json", 2, "--budget 20ms"),
     ("refine P/good.json --budget 20", 2, "20 no unit"),
+    ("refine P/elsewhere", 2, "toaster --target --budget"),
     ("refine P/good.json --budget 1MMACs --mode inner", 2, "'inner' hidden"),
     ("refine P/good.json --budget 1MMACs --set kep=3", 2, "kep keep"),
     ("refine P/good.json --budget 1MMACs --recipe epoch=3", 2, "epoch epochs"),

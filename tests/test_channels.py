@@ -10,7 +10,7 @@ from torch import nn
 from sartor import spaces
 from sartor.core import UserError
 from sartor.layers.mbconv import MBConv
-from sartor.spaces.channels import SCALES, Channels
+from sartor.spaces.channels import Channels
 from sartor.spaces.complexity import Complexity
 from sartor.spaces.mobilenet import OPERATORS
 from tests.contracts.spaces import check_space
@@ -37,9 +37,18 @@ def test_unscaled_it_is_the_same_network(mode) -> None:
     torch.testing.assert_close(one(x), other(x))
 
 
-def test_as_many_networks_as_published() -> None:
+def test_as_many_networks_as_published_less_those_that_rounding_makes_one() -> None:
     of = spaces.get("mobilenet:lightnas")
-    assert Channels(of, (SKIP,) * 21).size == 7**21
+    assert Channels(of, (1,) * 21, "hidden").size == 7**21
+    assert Channels(of, (SKIP,) * 21).size == 7**19 * 5**2
+
+
+@pytest.mark.parametrize("mode", ["output", "hidden"])
+def test_each_candidate_is_another_width(mode) -> None:
+    space = Channels(TINY, ARCH, mode)
+    for i, slot in enumerate(space.slots):
+        keys = {space.key([k if j == i else s for j, s in enumerate(space.unscaled)]) for k in range(len(slot))}
+        assert len(keys) == len(slot) >= 2
 
 
 def blocks(space: Channels, arch: tuple[int, ...]) -> list[nn.Module]:
@@ -57,21 +66,22 @@ def test_outputs_feed_the_next_layer_in_multiples_of_eight() -> None:
             wide.append(x.shape[1])
         outputs = wide[2:-1]
         assert all(c % 8 == 0 for c in outputs)
-        for (_, published, _, _), c, k in zip(TINY.rows, outputs, arch):
-            assert 0.9 * published * SCALES[k] <= c < published * SCALES[k] + 8
+        for (_, published, _, _), c, k, slot in zip(TINY.rows, outputs, arch, space.slots):
+            scale = float(slot.candidates[k][1:])
+            assert 0.9 * published * scale <= c < published * scale + 8
 
 
 def test_shortcuts_are_where_sides_have_become_equal() -> None:
     space = Channels(TINY, ARCH)
-    same, half = SCALES.index(1.0), SCALES.index(0.5)
-    plain = blocks(space, space.unscaled)
+    same, half = space.unscaled, (0,) * 9
+    plain = blocks(space, same)
     assert isinstance(plain[1], MBConv)
     assert plain[1].shortcut
     assert isinstance(plain[2], nn.Identity)
-    narrow = blocks(space, (same, half, *(same,) * 7))
+    narrow = blocks(space, (same[0], half[1], *same[2:]))
     assert not narrow[1].shortcut
     assert not isinstance(narrow[2], nn.Identity)  # a skip whose sides differ is a convolution
-    again = blocks(space, (half, half, half, *(same,) * 6))
+    again = blocks(space, (*half[:3], *same[3:]))
     assert again[1].shortcut
     assert isinstance(again[2], nn.Identity)
 
@@ -79,7 +89,7 @@ def test_shortcuts_are_where_sides_have_become_equal() -> None:
 def test_hidden_scales_leave_what_is_outside() -> None:
     space = Channels(TINY, ARCH, "hidden")
     assert len(space.slots) == len(ARCH) - ARCH.count(SKIP)
-    small, large = ((k,) * len(space.slots) for k in (0, len(SCALES) - 1))
+    small, large = (tuple(at(range(len(slot))) for slot in space.slots) for at in (min, max))
     x = space.inputs(2)[0]
     assert [m.shortcut for m in blocks(space, small) if isinstance(m, MBConv)] == [
         m.shortcut for m in blocks(space, large) if isinstance(m, MBConv)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from sartor.core import (
     METRICS,
     Batch,
     Budget,
+    F,
     FunctionScore,
     Optimiser,
     Score,
@@ -244,6 +245,24 @@ def test_a_supernet_orders_networks_and_answers_do_not_depend_on_what_was_asked_
         score.supernet = None  # nobody is asked again
         np.testing.assert_array_equal(kept(archs), first)
     assert [line["event"] for line in (run.stage("supernet")).journal()] == ["epoch"] * 12
+
+
+def test_what_is_not_remembered_is_asked_for_several_at_a_time(tmp_path: Path) -> None:
+    space, asked = Grid(4, 3), list[int]()
+
+    class Counted(FunctionScore):
+        def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+            asked.append(len(archs))
+            return super().__call__(archs)
+
+    score = Counted(space, METRICS["accuracy"], lambda s, arch: float(sum(arch)))
+    archs = space.sample(np.random.default_rng(0), 8)
+    with Run(tmp_path / "run", {}) as run:
+        kept = Remembered(score, run, at_once=3)
+        kept(archs[:1])
+        np.testing.assert_array_equal(kept([*archs, archs[2]]), [sum(arch) for arch in (*archs, archs[2])])
+        new = len(set(archs)) - 1
+    assert asked == [1, *[3] * (new // 3), *([new % 3] if new % 3 else [])]
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])

@@ -18,6 +18,7 @@ from sartor.core import UserError
 from sartor.methods import SETTINGS
 from sartor.quality.early import Schedule, bte, checksum, early_losses, factors, most, neg_fraction, tse, tse_ema
 from sartor.quality.proxies import PROXIES, Material, ProxyScore, grad_norm, snip, synflow
+from sartor.spaces.channels import Channels
 from tests.contracts.scores import check_score
 
 LOSSES = np.array([[2.0, 1.0], [1.5, 1.1], [1.2, 1.21]])
@@ -40,7 +41,8 @@ def test_two_epochs_of_bte_are_relative_improvements() -> None:
 def test_tse_by_hand() -> None:
     assert tse(LOSSES) == pytest.approx(-8.01)
     assert tse(LOSSES, last=1) == pytest.approx(-2.41)
-    assert tse_ema(LOSSES[:1], decay=0.9) == pytest.approx(-(0.9 * 2.0 + 0.1 * 1.0))
+    assert tse_ema(LOSSES[:1]) == -1.5
+    assert tse_ema(LOSSES[:2]) == pytest.approx(-(0.1 * 1.5 + 0.9 * 1.3))
 
 
 @given(POSITIVE, st.floats(0.1, 10.0))
@@ -178,3 +180,11 @@ def test_an_unknown_proxy_names_the_known() -> None:
     space = spaces.get("nas-bench-201?width=4&cells=1&resolution=8&channels=1")
     with pytest.raises(UserError, match="bte-clipped"):
         ProxyScore(space, tasks.get("digits"), "btee")
+
+
+def test_synflow_sees_every_layer_behind_saturating_activations() -> None:
+    space = Channels(spaces.get("mobilenet:tiny"), (1,) * 9)
+    score = ProxyScore(space, tasks.get("digits"), "synflow")
+    narrow = [[0 if j == i else k for j, k in enumerate(space.unscaled)] for i in range(len(space.slots) - 1)]
+    values = score([space.unscaled, *narrow])
+    assert len(set(values)) == len(values)

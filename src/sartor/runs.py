@@ -326,6 +326,21 @@ class Run:
 
     def memo(self, key: str, compute: Callable[[], Json]) -> Json:
         """The answer stored under `key`, computed once: it is on disk before it is used."""
+        answers, name = self._answers(), "/".join((*self._names, key))
+        if name not in answers:
+            value = compute()
+            with (self._root.path / "memo.jsonl").open("ab") as out:
+                out.write((json.dumps({"key": name, "value": value}) + "\n").encode())
+                out.flush()
+                os.fsync(out.fileno())
+            answers[name] = json.loads(json.dumps(value))
+        return answers[name]
+
+    def remembers(self, key: str) -> bool:
+        """Whether `memo` has an answer under `key`."""
+        return "/".join((*self._names, key)) in self._answers()
+
+    def _answers(self) -> dict[str, Json]:
         root = self._root
         file = root.path / "memo.jsonl"
         if root._memo is None:
@@ -337,12 +352,4 @@ class Run:
                 root._memo = {line["key"]: line["value"] for line in read_lines(file)}
             except KeyError:
                 raise UserError(f"{file} is damaged (a line lacks its key); start in a new directory.") from None
-        name = "/".join((*self._names, key))
-        if name not in root._memo:
-            value = compute()
-            with file.open("ab") as out:
-                out.write((json.dumps({"key": name, "value": value}) + "\n").encode())
-                out.flush()
-                os.fsync(out.fileno())
-            root._memo[name] = json.loads(json.dumps(value))
-        return root._memo[name]
+        return root._memo

@@ -111,9 +111,10 @@ class Population(RandomSearch):
     X. Luo et al., "LightNAS", Algorithm 2 of the thesis, with its numbers; Z. Guo et al. (SPOS) do the same. Each
     generation is the `keep` best of the last one, half of the rest with every choice taken from either of two of
     them, and half one of them with each choice drawn anew at the rate of `gene_rate` (the thesis has one rate of 0.5
-    for both; half of all genes anew would be a search at random). Every member keeps the budgets: what does not is
-    drawn again, up to a thousand times, and then repaired. None is asked for twice, so that there is always something
-    new, unless `again`: then the whole generation is, for scores that change with every answer.
+    for both; half of all genes anew would be a search at random). Every member keeps the budgets: a thousand children
+    of a kind are drawn, and where too few of them do, fifty are repaired; then random networks fill up, and where there
+    are none, the generation is smaller. None is asked for twice, so that there is always something new, unless `again`:
+    then the whole generation is, for scores that change with every answer.
 
     better: which values are; start: members of the first generation that keep the budgets, the others are random;
     within: the budgets, None: everything is; seed: of its draws, a stream for each generation and what is done in it.
@@ -164,11 +165,13 @@ class Population(RandomSearch):
         return sorted(known, key=lambda arch: -self.sign * self.told[arch])
 
     def _first(self) -> list[Architecture]:
+        """Line 1."""
         kept = dict.fromkeys(arch for arch, far in zip(self.start, self.within.distance(self.start)) if far == 0)
         found = list(kept)[: self.population]
         return found + self._made("random", self.population - len(found), self._any, set(found))
 
     def _next(self) -> list[Architecture]:
+        """Lines 5 to 8."""
         parents = self.best()[: self.keep]
         members, left = list(parents), self.population - len(parents)
         for name, make, count in (
@@ -201,14 +204,18 @@ class Population(RandomSearch):
         return self.space.sample(rng, 1)[0]
 
     def _crossed(self, parents: Sequence[Architecture], rng: np.random.Generator) -> Architecture:
+        """Line 6: each choice from either of two, from the one that has the slot where only one has."""
         one, other = (parents[i] for i in rng.integers(len(parents), size=2))
-        first = rng.random(len(one)) < 0.5
+        mine, theirs = self.space.active(one), self.space.active(other)
+        first = (rng.random(len(one)) < 0.5) & np.array(mine) | ~np.array(theirs)
         return self.space.canonical([a if f else b for a, b, f in zip(one, other, first)])
 
     def _mutated(self, parents: Sequence[Architecture], rng: np.random.Generator) -> Architecture:
+        """Line 7: each choice drawn anew at a rate, and those that come to exist by it."""
         parent, anew = parents[int(rng.integers(len(parents)))], rng.random(len(self.space.slots)) < self.gene_rate
         drawn = [int(rng.integers(len(slot))) for slot in self.space.slots]
-        return self.space.canonical([d if a else k for k, d, a in zip(parent, drawn, anew)])
+        on = self.space.active(parent)
+        return self.space.canonical([d if a or not o else k for k, d, a, o in zip(parent, drawn, anew, on)])
 
     def state_dict(self) -> dict[str, Any]:
         return {

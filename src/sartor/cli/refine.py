@@ -1,4 +1,4 @@
-"""`sartor refine`: the channels of a found network, layer by layer, at the latency that it has."""
+"""`sartor refine`: the channels of a found network, layer by layer, within the limits of its search."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def add(app: typer.Typer) -> None:
         Recipe().override(training)
         space, arch = workflow.load_architecture(source)
         channels = Channels(space, arch, mode)
-        limits = budget or _limits(source)
+        task, found_target = tasks.get(data, device), targets.get(target)
+        limits, two_sided = (budget, False) if budget else _limits(source, found_target.id)
         for limit in limits:
             parse_limit(limit)
-        task, found_target = tasks.get(data, device), targets.get(target)
         workflow.fits_task(space, task, arch)
 
         def work(opened: Run) -> dict[str, Json]:
@@ -89,8 +89,11 @@ def add(app: typer.Typer) -> None:
             found = run_verb(
                 "search", where / "search", seed, METHOD, "--space", where / "channels.json", "--data", data,
                 *(word for limit in limits for word in ("--budget", limit)), "--target", target, "--device", device,
-                "--predictor", predictor, "--samples", samples, *stored, *set_words(settings),
+                "--predictor", predictor, "--samples", samples, *(["--two-sided"] if two_sided else []), *stored,
+                *set_words(settings),
             )  # fmt: skip
+            if found["landing"] == "none_found":
+                raise UserError(f"no channels keep {' and '.join(limits)} together; give wider limits with --budget.")
             say_step("train what was found, and the network as it was, with one recipe")
             common = ("--data", data, "--device", device, *set_words(training))
             networks = {"refined": where / "search", "as it was": where / "channels.json"}
@@ -129,6 +132,7 @@ def add(app: typer.Typer) -> None:
             "data": task.describe(),
             "target": found_target.id,
             "budgets": limits,
+            "two_sided": two_sided,
             "predictor": predictor,
             "samples": samples,
             "settings": SETTINGS[METHOD].of(settings).model_dump(),
@@ -141,10 +145,19 @@ def add(app: typer.Typer) -> None:
         report([Path(result["run"])], Path(result["page"]))
 
 
-def _limits(source: Path) -> list[str]:
-    """The budgets of a search, as they are typed."""
+def _limits(source: Path, target: str) -> tuple[list[str], bool]:
+    """The budgets of a search, as they are typed, and whether they are met from both sides."""
+    from sartor.spaces.complexity import COUNTED
+
     done = source / "result.json"
-    found = read_json(done).get("budgets") if source.is_dir() and done.exists() else None
-    if not found:
+    found = read_json(done) if source.is_dir() and done.exists() else {}
+    budgets = found.get("budgets")
+    if not budgets:
         raise UserError(f"{source} is no finished search with a budget; give one such as --budget 20ms.")
-    return [f"{float(b['limit'])!r}{'params' if b['metric'] == 'params' else b['unit']}" for b in found]
+    if found.get("target") != target and any(b["metric"] not in COUNTED for b in budgets):
+        raise UserError(
+            f"{source} was searched for {found.get('target')}, --target is {target}: its limits mean something else "
+            "there; give that --target, or a --budget."
+        )
+    limits = [f"{float(b['limit'])!r}{'params' if b['metric'] == 'params' else b['unit']}" for b in budgets]
+    return limits, any(b.get("sense") == "at" for b in budgets)

@@ -101,7 +101,8 @@ def _help(method: str) -> str:
     lines = [
         f"Search with {method}; docs/methods/{method}.md explains it.",
         "",
-        f"Example: sartor search {method} --space mobilenet:tiny --data digits --budget 0.1ms --set epochs=30",
+        f"Example: sartor search {method} --space mobilenet:tiny --data digits --budget 0.1ms "
+        f"--set {SETTINGS[method].example}",
         "",
         "Settings (--set key=value):",
         "",

@@ -14,9 +14,11 @@ from sartor.core.types import Optimiser
 class Settings(BaseModel):
     """Base of all methods: frozen, and an unknown key is an error.
 
-    weighs: a cost without a limit can be given as an objective; asks: a score of quality can.
+    weighs: a cost without a limit can be given as an objective; asks: a score of quality can; example: a setting that
+    makes a first search short.
     """
 
+    example: ClassVar[str] = "epochs=30"
     weighs: ClassVar[bool] = False
     asks: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -120,6 +122,7 @@ class LightNASSettings(Settings):
 class LightNASChannelsSettings(Settings):
     """Thesis 4.3.5 and Algorithm 2; values marked (ours) are not published."""
 
+    example = "iterations=5"
     asks = True
     proxy: Literal[
         "bte",
@@ -142,7 +145,7 @@ class LightNASChannelsSettings(Settings):
     iterations: int = Field(20, ge=1, description="generations")
     population: int = Field(20, ge=2)
     keep: int = Field(10, ge=1, description="members that stay")
-    gene_rate: float = Field(0.1, gt=0, le=1, description="chance of each choice to change in a mutation (ours)")
+    gene_rate: float = Field(0.1, gt=0, le=1, description="of choices drawn anew in a mutation; paper: 0.5")
     tolerance: float = Field(
         0.02, gt=0, lt=1, description="share of an upper limit by which a member may stay below it (ours)"
     )
@@ -156,7 +159,7 @@ class LightNASChannelsSettings(Settings):
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        return cls(**{"proxy": "bte", **changes})
+        return cls(**{"proxy": "bte", "gene_rate": 0.5, **changes})
 
 
 class SurgeNASSettings(Settings):

@@ -25,7 +25,7 @@ _ODD = 0x1E3779B97F4A7C15  # multiplies whole numbers of 64 bits one to one
 
 
 def factors(losses: F) -> F:
-    """(epochs - 1, batches): by which share the loss of each batch falls from one epoch to the next.
+    """(epochs - 1, batches): by which share the loss of each batch falls from one epoch to the next; 0 of no loss.
 
     Raises UserError for fewer than two epochs.
     """
@@ -35,16 +35,16 @@ def factors(losses: F) -> F:
             f"losses of shape {losses.shape} tell of no progress; give (epochs, batches) with at least 2 epochs."
         )
     before = losses[:-1]
-    result: F = (before - losses[1:]) / np.maximum(before, _LEAST)
+    result: F = np.where(before > _LEAST, (before - losses[1:]) / np.maximum(before, _LEAST), 0.0)
     return result
 
 
 def bte(losses: F, mode: Mode = "literal") -> float:
     """Batchwise training estimation, Definition 4.1: sum over batches of the product over epochs of `factors`.
 
-    Higher is better. Only scores of equal epochs, batches, order and initialisation can be compared: each epoch more
-    makes them smaller. mode: as published two rising losses in a row count like two falling ones; `clipped` takes a
-    factor below 0 as 0.
+    Higher is better. Only scores of equal epochs, batches, order and initialisation can be compared. mode: as published
+    two rising losses in a row count like two falling ones, and more, as nothing bounds a rise; `clipped` takes a factor
+    below 0 as 0, so that each epoch more makes the score smaller.
     """
     steps = factors(losses)
     return float(np.prod(steps if mode == "literal" else np.maximum(steps, 0.0), axis=0).sum())
@@ -60,12 +60,15 @@ def tse(losses: F, last: int | None = None) -> float:
     return -float(np.asarray(losses, dtype=np.float64)[-(last or 0) :].sum())
 
 
-def tse_ema(losses: F, decay: float = 0.9) -> float:
-    """Minus the moving average of the training losses after the last batch (TSE-EMA)."""
-    flat = np.asarray(losses, dtype=np.float64).ravel()
-    average = flat[0]
-    for loss in flat[1:]:
-        average = decay * average + (1 - decay) * loss
+def tse_ema(losses: F, newest: float = 0.9) -> float:
+    """Minus the moving average of the epochs' mean losses after the last one (TSE-EMA).
+
+    newest: weight of each epoch's loss against those before it, as in the authors' code.
+    """
+    means = np.asarray(losses, dtype=np.float64).mean(axis=1)
+    average = means[0]
+    for mean in means[1:]:
+        average = (1 - newest) * average + newest * mean
     return -float(average)
 
 
@@ -105,9 +108,9 @@ def early_losses(
     """(epochs, batches) losses of a network that is trained in place, on its device.
 
     batches: those of an epoch, counted from 0; the same in the same order every epoch, which is checked at its end.
-    hopeless: told of the losses so far after each epoch and every eighth of the later ones, rows not trained yet left
-    out and entries NaN; where it says so, training ends and the rest stays NaN. A loss that is not finite ends it, too.
-    A device is waited for there and nowhere else.
+    hopeless: from the second epoch on told of the losses so far some eight times an epoch, rows not trained yet left
+    out and entries NaN; where it says so, training ends and the rest stays NaN. A loss that is not finite ends it after
+    its epoch. A device is waited for at these points and nowhere else.
 
     Raises UserError when an epoch has other batches than the first.
     """

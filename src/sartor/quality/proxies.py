@@ -27,6 +27,7 @@ from sartor.core.errors import unknown
 from sartor.quality import early
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.LeakyReLU)
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
@@ -63,9 +64,14 @@ def synflow(network: nn.Module, material: Material) -> float:
     """Sum of weight x gradient of the output with |weights| and an input of ones: H. Tanaka et al., NeurIPS 2020.
 
     In double precision: what passes through many layers is large. Norms of a fresh network in evaluation mode do
-    nothing, as the source asks.
+    nothing, as the source asks. Its theory is of activations that keep scale: ReLU6, which saturates and would let the
+    gradient of the classifier alone through, is a ReLU here; smooth ones are outside of it.
     """
     inputs, _ = material.first
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, name, nn.ReLU())
     network.double().eval()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -80,8 +86,11 @@ def jacob_cov(network: nn.Module, material: Material) -> float:
     """How differently the output reacts to different images: J. Mellor et al., "NAS without training", first version.
 
     Minus the sum over eigenvalues v of the correlations of the input gradients of log(v + k) + 1 / (v + k), k = 1e-5.
+    NaN where inputs are no numbers to be changed a little, as tokens.
     """
     (x, *rest), _ = material.first
+    if not x.is_floating_point():
+        return math.nan
     x = x.detach().clone().requires_grad_()
     network.train()
     network(x, *rest).sum().backward()
@@ -96,7 +105,10 @@ def jacob_cov(network: nn.Module, material: Material) -> float:
 
 
 def naswot(network: nn.Module, material: Material) -> float:
-    """log |K|, where K counts the rectifiers on which two images agree: J. Mellor et al., ICML 2021."""
+    """log |K|, where K counts the rectifiers on which two images agree: J. Mellor et al., ICML 2021.
+
+    Rectifiers that are modules; NaN where there are none.
+    """
     inputs, _ = material.first
     count = len(inputs[0])
     agree = torch.zeros(count, count, dtype=torch.float64, device=inputs[0].device)
@@ -114,7 +126,7 @@ def naswot(network: nn.Module, material: Material) -> float:
 
 
 def zen(network: nn.Module, material: Material, repeats: int = 16, step: float = 0.01) -> float:
-    """Zen score: M. Lin et al., "Zen-NAS", ICCV 2021, algorithm 1.
+    """Zen score: M. Lin et al., "Zen-NAS", ICCV 2021, algorithm 1, with the sum of magnitudes of the authors' code.
 
     log of how much the last feature map moves when a Gaussian image does by `step` of another, weights Gaussian, and
     the sum of the log deviations that batch norms divide by. Shortcuts stay, which the source takes out.
@@ -203,13 +215,19 @@ PROXIES: dict[str, Callable[..., Proxy]] = {
 """By name; those that train take the fields of `early.Schedule`."""
 
 
-class ProxyScore(Score):
+class Floored(Score):
+    """A score that need not be exact below `floor`: what cannot reach it may be answered by a bound below it."""
+
+    floor: float = -math.inf
+
+
+class ProxyScore(Floored):
     """What a proxy says of networks of a space, each freshly initialised.
 
     proxy: a name of `PROXIES`, with `options`, or any `Proxy`; batch_size and limit: of the batches of `train` that it
-    sees, neither shuffled nor augmented; seeds: initialisations that it is averaged over, the same ones for every
-    network. `seconds` holds what each answer took, wall-clock. `floor` may be raised by who needs only the best: with
-    one seed, `Learned` says what that does.
+    sees, neither shuffled nor augmented, a ragged last one left out, and nothing is dropped out: losses and images are
+    compared with each other; seeds: initialisations that it is averaged over, the same ones for every
+    network. `seconds` holds what each answer took, wall-clock. `floor` counts with one seed; `Learned` says how.
     """
 
     def __init__(
@@ -229,7 +247,7 @@ class ProxyScore(Score):
                 raise unknown("proxy", proxy, PROXIES)
             proxy = PROXIES[proxy](**options)
         self.space, self.task, self.proxy, self.metric = space, task, proxy, METRICS["proxy"]
-        self.seeds, self.seed, self.floor, self.seconds = seeds, seed, -math.inf, dict[Architecture, float]()
+        self.seeds, self.seed, self.seconds = seeds, seed, dict[Architecture, float]()
         size = min(batch_size, task.length("train"))
         whole = task.length("train") // size  # a ragged last batch would weigh as much as a full one
         count = whole if limit is None else min(limit, whole)
@@ -245,6 +263,9 @@ class ProxyScore(Score):
         for i in range(self.seeds):
             torch.manual_seed(self.seed + i)
             network = self.space.network(arch).to(self.task.device)
+            for module in network.modules():
+                if isinstance(module, _DROPOUTS):
+                    module.p = 0.0
             if self.seeds == 1 and isinstance(self.proxy, Learned):
                 told.append(self.proxy(network, self.material, self.floor))
             else:
@@ -253,7 +274,7 @@ class ProxyScore(Score):
         return float(np.mean(told))
 
 
-class Processes(Score):
+class Processes(Floored):
     """A score that is asked in several processes, an architecture at a time; a context manager that ends them.
 
     make: gives the score in each of them, and can be pickled, as `partial(ProxyScore, space, task, "bte")` can;
@@ -262,7 +283,7 @@ class Processes(Score):
 
     def __init__(self, make: Callable[[], ProxyScore], workers: int) -> None:
         one = make()
-        self.space, self.metric, self.floor, self.seconds = one.space, one.metric, -math.inf, one.seconds
+        self.space, self.metric, self.seconds = one.space, one.metric, one.seconds
         spawn = multiprocessing.get_context("spawn")  # forked threads of torch hang
         self._pool = ProcessPoolExecutor(workers, spawn, _begin, (make,))
 

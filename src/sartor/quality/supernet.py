@@ -123,16 +123,23 @@ class SupernetScore(Score):
 
 
 class Remembered(Score):
-    """A score whose answers are kept in a run: none is paid for twice, also after a kill."""
+    """A score whose answers are kept in a run: none is paid for twice, also after a kill.
 
-    def __init__(self, score: Score, run: Run) -> None:
-        self.score, self.run, self.space, self.metric = score, run, score.space, score.metric
+    at_once: how many networks the score is asked about at a time; those answers are lost together.
+    """
+
+    def __init__(self, score: Score, run: Run, at_once: int = 1) -> None:
+        self.score, self.run, self.at_once = score, run, at_once
+        self.space, self.metric = score.space, score.metric
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
         known = [self.space.canonical(arch) for arch in archs]
-        said = [self.run.memo(" ".join(map(str, arch)), lambda a=arch: _number(self.score([a]))) for arch in known]  # type: ignore[misc]
+        keys = {arch: " ".join(map(str, arch)) for arch in known}
+        new = [arch for arch, key in keys.items() if not self.run.remembers(key)]
+        for i in range(0, len(new), self.at_once):
+            some = new[i : i + self.at_once]
+            for arch, value in zip(some, self.score(some), strict=True):
+                number = float(value) if np.isfinite(value) else None
+                self.run.memo(keys[arch], lambda n=number: n)  # type: ignore[misc]
+        said = [self.run.memo(keys[arch], lambda: None) for arch in known]
         return np.array([np.nan if value is None else value for value in said], dtype=np.float64)
-
-
-def _number(values: F) -> float | None:
-    return float(values[0]) if np.isfinite(values[0]) else None

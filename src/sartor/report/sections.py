@@ -91,6 +91,8 @@ def _evolved(search: Recorded, generations: Sequence[Line]) -> str:
         "Each dot is a network of a population, at its score; all keep the budget. The line is the best so far"
         + ("; dashed: the network that the search began from." if before is not None else ".")
     )
+    if proxy == "bte-clipped" and settings.get("seeds") == 1:
+        caption += " What could no longer be among the kept was not trained on, and stands at the most it could reach."
     drawn = figures.evolution(generations, proxy, before)
     return html.picture(drawn, f"Evolution of {search.name}", caption) + _landing(search)
 

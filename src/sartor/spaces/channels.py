@@ -1,10 +1,13 @@
 """How wide each layer of one network is: the channel space of LightNAS (thesis 4.3.5, Eq. 4.13).
 
-Every searchable layer of a network of `spaces/mobilenet` is scaled by one of seven factors, 7^21 for a LightNet. The
-thesis does not say what is scaled. `mode="output"`, the default, scales what a layer gives: the layer behind it takes
-as many, shortcuts are where input and output have become equal, and a skip whose sides differ is a 1x1 convolution,
-so that all layers count, as in 7^21. `mode="hidden"` scales what is inside inverted residual blocks instead, whose
-outer channels and shortcuts stay; skips have nothing inside and no slot.
+Every searchable layer of a network of `spaces/mobilenet` is scaled by one of seven factors, 7^21 choices for a
+LightNet. Channels are multiples of 8, so that in narrow layers several factors give one width: a slot has each width
+once, which leaves half of the choices for a LightNet of width 1.
+
+The thesis does not say what is scaled. `mode="output"`, the default, scales what a layer gives: the layer behind it
+takes as many, shortcuts are where input and output have become equal, and a skip whose sides differ is a 1x1
+convolution, so that all layers count, as in 7^21. `mode="hidden"` scales what is inside inverted residual blocks
+instead, whose outer channels and shortcuts stay; skips have nothing inside and no slot.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ MODES = ("output", "hidden")
 
 
 class Channels(ChainSpace):
-    """A slot per layer of one network, its candidates the factors `SCALES`; channels are multiples of 8.
+    """A slot per layer of one network, its candidates those of the factors `SCALES` that make a difference.
 
     of, arch: the network, of a `MobileNet` space; mode: what is scaled. `unscaled` is that very network.
     """
@@ -48,12 +51,21 @@ class Channels(ChainSpace):
         if not layers:
             raise UserError("every layer of this network is a skip: nothing is inside to be scaled; use mode='output'.")
         self.slot_of = {layer: slot for slot, layer in enumerate(layers)}
-        self.slots = tuple(Slot(f"layer{i + 1}", tuple(f"x{scale:g}" for scale in SCALES)) for i in layers)
+        self.scales = tuple(_distinct(self._channels(layer)) for layer in layers)
+        names = (tuple(f"x{scale:g}" for scale in scales) for scales in self.scales)
+        self.slots = tuple(Slot(f"layer{i + 1}", candidates) for i, candidates in zip(layers, names))
 
     @property
     def unscaled(self) -> Architecture:
         """The architecture of the network as it was."""
-        return (SCALES.index(1.0),) * len(self.slots)
+        return tuple(scales.index(1.0) for scales in self.scales)
+
+    def _channels(self, layer: int) -> int:
+        """How many there are of what is scaled."""
+        if self.mode == "output":
+            return self.of.rows[layer][1]
+        inputs, _, _, expansion, _, _ = self.of.block(layer, self.arch[layer])
+        return inputs * expansion
 
     def spec(self) -> dict[str, Json]:
         return {"space": "channels", "of": self.of.spec(), "architecture": list(self.arch), "mode": self.mode}
@@ -82,7 +94,7 @@ class Channels(ChainSpace):
         """A factor per layer, 1 for those without a slot."""
         chosen = self.canonical(arch)
         slots = (self.slot_of.get(layer) for layer in range(len(self.arch)))
-        return [1.0 if slot is None else SCALES[chosen[slot]] for slot in slots]
+        return [1.0 if slot is None else self.scales[slot][chosen[slot]] for slot in slots]
 
     def _inside(self, part: Part, scales: Sequence[float]) -> Part:
         """The same part, of the slots of this space, with what is inside scaled."""
@@ -91,10 +103,18 @@ class Channels(ChainSpace):
         layer, slot = part.slot, self.slot_of[part.slot]
         if scales[layer] == 1.0:
             return replace(part, slot=slot)
-        inputs, outputs, kernel, expansion, stride, se = self.of.block(layer, self.arch[layer])
-        hidden = _scaled(inputs * expansion, scales[layer])
+        inputs, outputs, kernel, _, stride, se = self.of.block(layer, self.arch[layer])
+        hidden = _scaled(self._channels(layer), scales[layer])
         make = partial(_mbconv, inputs, outputs, kernel, stride, se, hidden)
         return Part(f"{part.key}-hidden{hidden}", slot, make, part.inputs)
+
+
+def _distinct(channels: int) -> tuple[float, ...]:
+    """One factor for each width, in order: 1 for the width as it is, else the one that comes nearest to it."""
+    nearest: dict[int, float] = {}
+    for scale in sorted(SCALES, key=lambda scale: (scale != 1.0, abs(_scaled(channels, scale) / channels - scale))):
+        nearest.setdefault(_scaled(channels, scale), scale)
+    return tuple(nearest[width] for width in sorted(nearest))
 
 
 def _scaled(channels: int, scale: float) -> int:
