@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import functional
 
 import sartor
 from common import Results, parser
 from sartor.core import Budget
+from sartor.data.vision import import_torchvision
 from sartor.quality.early import Schedule, bte
 from sartor.runs import Run
 from sartor.spaces.channels import Channels
@@ -39,13 +39,17 @@ class Images(Dataset[Any]):
         batches = list(task.batches("train", size=64, seed=0, epoch=0, plain=True))
         pixels = torch.cat([x for (x,), _ in batches])
         self.labels, (self.low, self.high) = torch.cat([y for _, y in batches]), moments
+        import_torchvision()
+        from torchvision.transforms import functional
+
+        self.tensor = functional.to_tensor
         self.pictures = [functional.to_pil_image((x - self.low) / (self.high - self.low)) for x in pixels]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
-        image = functional.to_tensor(self.pictures[i]) * (self.high - self.low) + self.low
+        image = self.tensor(self.pictures[i]) * (self.high - self.low) + self.low
         return image, int(self.labels[i])
 
 

@@ -26,14 +26,16 @@ STRIP = 3
 class DepthwiseConv2d(nn.Conv2d):
     """`nn.Conv2d` with a square kernel, `same` padding, one filter per channel and no bias: the same values.
 
-    Only the gradient of the weights is computed in another order: in training, in float32 on a CPU.
+    Only the gradient of the weights is computed in another order: in training, in float32 on a CPU, and not where the
+    padding was changed since.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return depthwise(x, self.weight, self.stride[0]) if self.training else super().forward(x)
+        same = self.padding == (self.kernel_size[0] // 2,) * 2
+        return depthwise(x, self.weight, self.stride[0]) if self.training and same else super().forward(x)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:

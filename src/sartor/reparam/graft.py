@@ -1,0 +1,131 @@
+"""A block with some or all of its inner activations gone, and what it collapses to.
+
+X. Luo et al., "Domino", thesis 5.3.1 and Fig. 5.1. A block that is grafted whole becomes one convolution, its shortcut
+folded in, with an activation behind it, as published; where the block had none, it is the one that was inside, and it
+follows the sum. What the grafted "linear activation layer" is, the thesis does not say: it costs time, so it is one;
+`affine` is a factor and a shift a channel. Behind a batch norm it adds nothing that the norm could not do: the default
+is nothing. Partial grafts (ours) merge two neighbouring convolutions and keep the other activations; `skip` leaves the
+shortcut alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sartor.core.errors import unknown
+from sartor.layers.affine import Affine
+from sartor.reparam.blocks import ACTIVATIONS, Block
+from sartor.reparam.border import Border, collapsed, converted, merged
+from sartor.reparam.merge import Pair, identity, side_by_side
+
+Linear = Literal["identity", "affine"]
+
+
+class Grafted(nn.Module):
+    """Rows of linear layers with activations between, a shortcut around them, activations behind the sum.
+
+    border: where the rows have their padding, `reparam.border`.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Sequence[nn.Module]],
+        between: Sequence[nn.Module],
+        shortcut: Sequence[nn.Module] | None,
+        after: Sequence[nn.Module],
+        border: Border,
+    ) -> None:
+        super().__init__()
+        self.border: Border = border
+        self.rows = nn.ModuleList(nn.Sequential(*converted(row, border)) for row in rows)
+        self.between = nn.ModuleList(between)
+        self.shortcut = None if shortcut is None else nn.Sequential(*shortcut)
+        self.after = nn.Sequential(*after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for i, row in enumerate(self.rows):
+            y = row(y if i == 0 else self.between[i - 1](y))
+        if self.shortcut is not None:
+            y = y + self.shortcut(x) if len(self.rows) else self.shortcut(x)
+        out: Tensor = self.after(y)
+        return out
+
+    def collapse(self, size: Pair | None = None) -> nn.Module:
+        """The same outputs in evaluation from plain layers, one convolution a row. size: of inputs, for `bias-map`.
+
+        The shortcut of a single row is part of its convolution, except with `bias-map`.
+        """
+        after = copy.deepcopy(self.after).eval()
+        around = None if self.shortcut is None else list(self.shortcut)
+        if len(self.rows) == 1 and self.border != "bias-map":
+            kernel = merged(list(self.rows[0].children()))
+            if around is not None:
+                kernel = side_by_side(kernel, merged(around) if around else identity(kernel.bias))
+            return nn.Sequential(kernel.conv(next(self.rows.parameters())), *after)
+        plain = [collapsed(around, "ignore")] if around else around
+        rows, map_size = [], size
+        for row in self.rows:
+            rows.append(self._plain(list(row.children()), map_size))
+            if map_size is not None:
+                like = next(row.parameters())
+                x = like.new_zeros(1, merged(list(row.children())).weight.shape[1], *map_size)
+                with torch.no_grad():
+                    map_size = rows[-1](x).shape[2:]
+        between = copy.deepcopy(self.between).eval()
+        if not rows:
+            return nn.Sequential(*(plain or ()), *after)
+        return Grafted([[row] for row in rows], list(between), plain, list(after), "ignore")
+
+    def _plain(self, row: list[nn.Module], size: Pair | None) -> nn.Module:
+        if not any(isinstance(layer, nn.Conv2d) for layer in row):
+            return copy.deepcopy(nn.Sequential(*row)).eval()  # a norm before everything stays one
+        return collapsed(row, self.border, size)
+
+
+def candidates(block: Block) -> tuple[str, ...]:
+    """What can be made of it: `keep`, `graft` (whole), `first` and `last` (two convolutions), `skip` (its shortcut)."""
+    partial = ("first", "last") if len(block.gaps) > 1 else ()
+    return ("keep", "graft", *partial, *(("skip",) if block.shortcut is not None else ()))
+
+
+def graft(block: Block, candidate: str, border: Border = "pad-first", linear: Linear = "identity") -> Grafted:
+    """The block as that candidate, its weights and statistics shared with the block's.
+
+    Raises UserError for a candidate that it has not.
+    """
+    if candidate not in candidates(block):
+        raise unknown(f"candidate of block {block.name!r}:", candidate, candidates(block))
+    shortcut = None if block.shortcut is None else [_sharing(layer) for layer in block.shortcut]
+    after = [copy.deepcopy(layer) for layer in block.after]
+    if candidate == "skip":
+        return Grafted((), (), shortcut, after, border)
+    gaps = block.gaps
+    gone = {"keep": (), "graft": gaps, "first": gaps[:1], "last": gaps[-1:]}[candidate]
+    rows: list[list[nn.Module]] = [[]]
+    between: list[nn.Module] = []
+    for i, layer in enumerate(block.chain):
+        if not isinstance(layer, ACTIVATIONS):
+            rows[-1].append(_sharing(layer))
+        elif i not in gone:
+            between.append(copy.deepcopy(layer))
+            rows.append([])
+        elif linear == "affine":
+            rows[-1].append(Affine(_channels(rows[-1])))
+    if candidate == "graft" and not after:
+        after = [copy.deepcopy(block.chain[gaps[-1]])]
+    return Grafted(rows, between, shortcut, after, border)
+
+
+def _sharing(layer: nn.Module) -> nn.Module:
+    """A copy of a layer with the very same tensors."""
+    return copy.deepcopy(layer, {id(tensor): tensor for tensor in (*layer.parameters(), *layer.buffers())})
+
+
+def _channels(row: Sequence[nn.Module]) -> int:
+    return next(layer.out_channels for layer in reversed(row) if isinstance(layer, nn.Conv2d))

@@ -1,0 +1,204 @@
+"""Blocks found in networks, grafted and collapsed: whole networks keep their outputs, and what cannot be is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sartor import spaces
+from sartor.core import UserError
+from sartor.data.vision import import_torchvision
+from sartor.layers.affine import Affine
+from sartor.reparam.blocks import Anatomy, Block, anatomy
+from sartor.reparam.border import BORDERS
+from sartor.reparam.graft import Grafted, candidates, graft
+
+models = import_torchvision().models
+
+
+def random(network: nn.Module, seed: int = 0) -> nn.Module:
+    """In evaluation and double precision, with batch norms that have seen something."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.double().eval().modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 1.5),
+                (module.weight.data, 0.5, 1.5),
+                (module.bias.data, -0.5, 0.5),
+            ):
+                tensor.uniform_(low, high, generator=generator)
+    return network
+
+
+def grafted(found: Anatomy, chosen: dict[str, str], **options: str) -> nn.Sequential:
+    return nn.Sequential(
+        *(
+            graft(stage, chosen.get(stage.name, "keep"), **options) if isinstance(stage, Block) else stage
+            for stage in found.stages
+        )
+    ).eval()
+
+
+def collapsed(network: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*(part.collapse() if isinstance(part, Grafted) else part for part in network)).eval()
+
+
+def convolutions(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50", "regnet_x_400mf", "vgg11_bn", "mnasnet0_5"])
+def test_kept_blocks_are_the_network_itself(name) -> None:
+    network = random(models.get_model(name, weights=None))
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    whole = grafted(anatomy(network), {})
+    torch.testing.assert_close(whole(x), network(x))
+    torch.testing.assert_close(collapsed(whole)(x), network(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("mobilenet_v2", 32), ("mobilenet_v2", 97), ("resnet50", 97), ("resnet18", 33)]
+)
+def test_collapsed_networks_have_the_outputs_of_grafted_ones(name, pixels) -> None:
+    network = random(models.get_model(name, weights=None))
+    found, rng = anatomy(network), np.random.default_rng(0)
+    x = torch.randn(2, 3, pixels, pixels, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for linear in ("identity", "affine"):
+        chosen = {block.name: str(rng.choice(candidates(block))) for block in found.blocks}
+        one = grafted(found, chosen, linear=linear)
+        other = collapsed(one)
+        right = one(x)
+        assert float((other(x) - right).detach().abs().max() / right.detach().abs().max()) < 1e-8
+        assert convolutions(other) < convolutions(network)
+        assert not any(isinstance(module, Affine) for module in other.modules())
+
+
+def test_a_grafted_block_is_one_convolution() -> None:
+    network = random(models.mobilenet_v2(weights=None))
+    found = anatomy(network)
+    assert [block.name for block in found.blocks] == [f"features.{i}" for i in range(1, 18)]
+    one = collapsed(grafted(found, {block.name: "graft" for block in found.blocks}))
+    assert convolutions(one) == 1 + 17 + 1
+    assert all(module.groups == 1 for module in one.modules() if isinstance(module, nn.Conv2d))
+
+
+def halves(stride: int, shortcut: bool) -> nn.Module:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.act, self.b = nn.Conv2d(4, 4, 1), nn.ReLU6(), nn.Conv2d(4, 4, 3, stride, 1)
+            self.c = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.c(torch.relu(self.b(self.act(self.a(x)))))
+            return x + y if shortcut else y
+
+    return nn.Sequential(Pair(), nn.Flatten())
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_every_border_keeps_its_promise_in_every_candidate(border) -> None:
+    x = torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    (block,) = anatomy(halves(1, True).double()).blocks
+    assert candidates(block) == ("keep", "graft", "first", "last", "skip")
+    for candidate in candidates(block):
+        one = graft(block, candidate, border)
+        apart = float((one.collapse((9, 9))(x) - one(x)).detach().abs().max())
+        exact = border != "ignore" or candidate in ("keep", "skip", "last")  # the last two pad before both
+        assert (apart < 1e-12) == exact, candidate
+
+
+def test_activations_are_where_the_paper_has_them() -> None:
+    (block,) = anatomy(halves(2, False)).blocks
+    assert [type(layer) for layer in graft(block, "graft").after] == [nn.ReLU]  # the block itself ended without
+    assert candidates(block) == ("keep", "graft", "first", "last")
+    (first, *_) = anatomy(models.resnet18(weights=None)).blocks
+    one = graft(first, "graft")
+    assert [type(layer) for layer in one.after] == [nn.ReLU]
+    assert len(one.rows) == 1
+    assert len(one.between) == 0
+
+
+def test_weights_are_the_networks_own_until_they_are_copied() -> None:
+    network = models.resnet18(weights=None)
+    (first, *_) = anatomy(network).blocks
+    one = graft(first, "graft")
+    own = {id(p) for p in network.parameters()}
+    assert {id(p) for p in one.parameters()} <= own
+    assert network.layer1[0].conv2.padding == (1, 1)  # what is converted is a copy
+    assert one.rows[0][0].padding == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "reason"),
+    [
+        ("mobilenet_v3_small", "features.1", "multiplied"),
+        ("efficientnet_v2_s", "features.4.0", "multiplied"),
+        ("shufflenet_v2_x1_0", None, "stage2.0.branch2"),
+        ("densenet121", None, "denselayer1 and 57 more: maps are put one behind the other"),
+        ("vit_b_16", None, "no convolutions"),
+    ],
+)
+def test_what_cannot_be_grafted_is_named_with_the_reason(name, where, reason) -> None:
+    network = models.get_model(name, weights=None)
+    if where is not None:
+        assert reason in anatomy(network).refused[where]
+        return
+    with pytest.raises(UserError, match=reason):
+        anatomy(network)
+
+
+class Moody(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x))) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (Moody(), "depends on the data"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "no convolutions"),
+        (nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)), "no activation between"),
+        (nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), nn.ReLU(), nn.Conv2d(3, 3, 3)), "zeros"),
+    ],
+)
+def test_networks_that_cannot_be_compressed_say_why(network, reason) -> None:
+    with pytest.raises(UserError, match=reason):
+        anatomy(network)
+
+
+def test_networks_that_a_search_found_can_be_grafted() -> None:
+    space = spaces.get("mobilenet:tiny")
+    network = random(space.network((0, 1, 6, 2, 3, 6, 4, 5, 0)))
+    found = anatomy(network)
+    assert len(found.blocks) == 9 - 2 + 1  # two skips; the fixed first block
+    one = grafted(found, {block.name: "graft" for block in found.blocks})
+    x = space.inputs(2)[0].double()
+    torch.testing.assert_close(collapsed(one)(x), one(x))
+    one.train()(x)  # its depthwise layers, too, where padding is elsewhere
+
+
+def test_a_shared_activation_and_a_view_are_no_obstacle() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+            self.act, self.end = nn.ReLU(), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.act(self.second(self.act(self.first(x))))
+            x = x.mean((2, 3))
+            return self.end(x.view(x.size(0), -1))
+
+    network = Plain()
+    found = anatomy(network)
+    assert [block.name for block in found.blocks] == ["first-second"]
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(grafted(found, {})(x), network(x))
