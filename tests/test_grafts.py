@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sartor import spaces
@@ -14,6 +15,10 @@ from sartor.layers.affine import Affine
 from sartor.reparam.blocks import Anatomy, Block, anatomy
 from sartor.reparam.border import BORDERS
 from sartor.reparam.graft import Grafted, candidates, graft
+from sartor.spaces import models as models_of
+from sartor.spaces.complexity import Complexity
+from sartor.spaces.grafts import CANDIDATES, Grafts
+from tests.contracts.spaces import check_space, shaken
 
 models = import_torchvision().models
 
@@ -105,8 +110,8 @@ def test_every_border_keeps_its_promise_in_every_candidate(border) -> None:
     (block,) = anatomy(halves(1, True).double()).blocks
     assert candidates(block) == ("keep", "graft", "first", "last", "skip")
     for candidate in candidates(block):
-        one = graft(block, candidate, border)
-        apart = float((one.collapse((9, 9))(x) - one(x)).detach().abs().max())
+        one = graft(block, candidate, border, size=(9, 9))
+        apart = float((one.collapse()(x) - one(x)).detach().abs().max())
         exact = border != "ignore" or candidate in ("keep", "skip", "last")  # the last two pad before both
         assert (apart < 1e-12) == exact, candidate
 
@@ -202,3 +207,124 @@ def test_a_shared_activation_and_a_view_are_no_obstacle() -> None:
     assert [block.name for block in found.blocks] == ["first-second"]
     x = torch.randn(2, 3, 8, 8)
     torch.testing.assert_close(grafted(found, {})(x), network(x))
+
+
+# ---------------------------------------------------------------------- the space
+
+SMALL = """
+from torch import nn
+
+
+def small(width=8, classes=10):
+    def block(inputs, outputs, stride):
+        return nn.Sequential(
+            nn.Conv2d(inputs, 2 * inputs, 1, bias=False), nn.BatchNorm2d(2 * inputs), nn.ReLU6(),
+            nn.Conv2d(2 * inputs, 2 * inputs, 3, stride, 1, groups=2 * inputs, bias=False), nn.BatchNorm2d(2 * inputs),
+            nn.ReLU6(), nn.Conv2d(2 * inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs),
+        )
+
+    class Around(nn.Module):
+        def __init__(self, inside):
+            super().__init__()
+            self.inside = inside
+
+        def forward(self, x):
+            return x + self.inside(x)
+
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(),
+        block(width, 2 * width, 2), Around(block(2 * width, 2 * width, 1)), Around(block(2 * width, 2 * width, 1)),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, classes),
+    )
+
+
+def text():
+    return "no network"
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("models") / "mine.py"
+    path.write_text(SMALL)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def small(file: str) -> Grafts:
+    return Grafts(f"{file}:small", channels=1, resolution=8)
+
+
+def test_spaces_of_grafts_keep_the_contract(small) -> None:
+    assert [slot.candidates for slot in small.slots] == [CANDIDATES[:4], CANDIDATES, CANDIDATES]
+    assert [slot.name for slot in small.slots] == ["3", "4", "5"]
+    check_space(small)
+
+
+def test_parts_of_equal_blocks_are_measured_once(small) -> None:
+    one, *_, other = (part for part in small.parts((1, 1, 1)) if part.slot in (1, 2))
+    assert (one.key, one.inputs) == (other.key, other.inputs)
+    assert small.key((1, 0, 1)) != small.key((1, 1, 0))
+
+
+def test_counts_are_of_what_is_deployed(small) -> None:
+    macs = Complexity(small, "macs")
+    c = 16
+    whole, grafted = macs([(0, 0, 0), (0, 1, 0)])
+    assert whole - grafted == 16 * ((4 * c * c + 2 * c * 9) - 9 * c * c)  # 4x4 pixels
+    assert macs([(0, 0, 0)])[0] - macs([(0, 4, 0)])[0] == 16 * (4 * c * c + 2 * c * 9)
+
+
+def test_weights_of_the_model_are_where_training_begins(file, tmp_path) -> None:
+    torch.manual_seed(1)
+    network = models_of.model(f"{file}:small").make()
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pt")
+    for name in ("weights.safetensors", "weights.pt"):
+        space = Grafts(f"{file}:small", weights=str(tmp_path / name), channels=1, resolution=8)
+        x = space.inputs(2)[0]
+        torch.testing.assert_close(space.tuned(space.unchanged).eval()(x), network.eval()(x))
+        assert not torch.allclose(space.network(space.unchanged).eval()(x), network(x))
+        alone = space.supernet().extract((1, 2, 4)).eval()
+        torch.testing.assert_close(alone(x), space.tuned((1, 2, 4)).eval()(x))
+    torch.save({}, tmp_path / "other.pt")
+    for wrong, says in (("other.pt", "no weights of this network"), ("none.pt", "there is no file")):
+        with pytest.raises(UserError, match=says):
+            Grafts(f"{file}:small", weights=str(tmp_path / wrong), channels=1, resolution=8)
+
+
+def test_candidates_of_a_supernet_share_their_weights(small) -> None:
+    supernet = small.supernet()
+    one = sum(p.numel() for p in supernet.parameters())
+    assert one == sum(p.numel() for p in small.network(small.unchanged).parameters())
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_deployed_networks_answer_the_same(file, border) -> None:
+    space = Grafts(f"{file}:small", channels=1, resolution=8, border=border, linear="affine")
+    x = space.inputs(3)[0]
+    for arch in space.sample(np.random.default_rng(0), 5):
+        network = shaken(space.network(arch))
+        apart = float((space.deploy(network)(x) - network(x)).detach().abs().max())
+        assert apart < 1e-4 or border == "ignore"
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "says"),
+    [
+        ("torchvision:resnet19", {}, "unknown torchvision model 'resnet19'"),
+        ("torchvision:resnet18?classes=3", {}, "builds no network"),
+        ("resnet18", {}, "none of torchvision:NAME"),
+        ("run:nowhere", {}, "holds no architecture.json"),
+        ("nowhere.py:small", {}, "there is no file"),
+        ("FILE:large", {}, "no function 'large'"),
+        ("FILE:text", {}, "has to return an nn.Module"),
+        ("FILE:small", {"border": "round"}, "pad-first"),
+        ("FILE:small", {"candidates": "keep,cut"}, "unknown candidate"),
+        ("FILE:small", {"resolution": 0}, "out of range"),
+        ("torchvision:vit_b_16", {}, "no convolutions"),
+    ],
+)
+def test_what_no_space_can_be_made_of(file, model, options, says) -> None:
+    with pytest.raises(UserError, match=says):
+        Grafts(model.replace("FILE", file), **{"channels": 1, **options})

@@ -5,6 +5,7 @@ Batch norms of supernets have no scale and shift: shared ones would be trained b
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -60,6 +61,22 @@ class ChainSupernet(nn.Module):
         for new, old in zip(copies, self.modules_on(self.space.canonical(arch))):
             new.load_state_dict(old.state_dict(), strict=False)  # scale and shift stay 1 and 0
         return self.space.assemble(copies).to(next(self.parameters()).device)
+
+
+class SharingSupernet(ChainSupernet):
+    """A chain in which all candidates of a slot are made of the same weights; they begin as they are given.
+
+    slots: that of each column, None if fixed; columns: candidates, which may share tensors. Their batch norms keep
+    scale and shift, and share statistics where they are shared.
+    """
+
+    def __init__(self, space: SearchSpace, slots: Sequence[int | None], columns: Sequence[Sequence[nn.Module]]) -> None:
+        nn.Module.__init__(self)
+        self.space, self.slots = space, list(slots)
+        self.columns = nn.ModuleList(nn.ModuleList(column) for column in columns)
+
+    def extract(self, arch: Sequence[int]) -> nn.Module:
+        return self.space.assemble(copy.deepcopy(self.modules_on(self.space.canonical(arch))))
 
 
 class CellSupernet(nn.Module):

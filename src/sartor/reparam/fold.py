@@ -1,4 +1,4 @@
-"""Batch norms folded into the layer before them: the network as it is deployed."""
+"""A network as it is deployed: grafted blocks collapsed, batch norms folded into the layer before them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from typing import TypeVar
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from sartor.reparam.graft import Grafted
+
 M = TypeVar("M", bound=nn.Module)
+
+
+def deployed(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode with the same outputs up to rounding, of plain layers."""
+    if isinstance(network, Grafted):
+        return fold_batch_norms(network.collapse()).eval()
+    network = copy.deepcopy(network).eval()
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Grafted):
+            network.set_submodule(name, module.collapse())
+    return fold_batch_norms(network)
 
 
 def fold_batch_norms(network: M) -> M:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,13 @@ from sartor.reparam.border import Border, collapsed, converted, merged
 from sartor.reparam.merge import Pair, identity, side_by_side
 
 Linear = Literal["identity", "affine"]
+LINEAR = get_args(Linear)
 
 
 class Grafted(nn.Module):
     """Rows of linear layers with activations between, a shortcut around them, activations behind the sum.
 
-    border: where the rows have their padding, `reparam.border`.
+    border: where the rows have their padding, `reparam.border`; size: (height, width) of inputs, for `bias-map`.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class Grafted(nn.Module):
         shortcut: Sequence[nn.Module] | None,
         after: Sequence[nn.Module],
         border: Border,
+        size: Pair | None = None,
     ) -> None:
         super().__init__()
         self.border: Border = border
+        self.size = size
         self.rows = nn.ModuleList(nn.Sequential(*converted(row, border)) for row in rows)
         self.between = nn.ModuleList(between)
         self.shortcut = None if shortcut is None else nn.Sequential(*shortcut)
@@ -56,8 +59,8 @@ class Grafted(nn.Module):
         out: Tensor = self.after(y)
         return out
 
-    def collapse(self, size: Pair | None = None) -> nn.Module:
-        """The same outputs in evaluation from plain layers, one convolution a row. size: of inputs, for `bias-map`.
+    def collapse(self) -> nn.Module:
+        """The same outputs in evaluation from plain layers, one convolution a row.
 
         The shortcut of a single row is part of its convolution, except with `bias-map`.
         """
@@ -69,14 +72,15 @@ class Grafted(nn.Module):
                 kernel = side_by_side(kernel, merged(around) if around else identity(kernel.bias))
             return nn.Sequential(kernel.conv(next(self.rows.parameters())), *after)
         plain = [collapsed(around, "ignore")] if around else around
-        rows, map_size = [], size
+        rows: list[nn.Module] = []
+        size = self.size
         for row in self.rows:
-            rows.append(self._plain(list(row.children()), map_size))
-            if map_size is not None:
-                like = next(row.parameters())
-                x = like.new_zeros(1, merged(list(row.children())).weight.shape[1], *map_size)
+            layers = list(row.children())
+            rows.append(self._plain(layers, size))
+            if size is not None:
+                x = next(row.parameters()).new_zeros(1, merged(layers).weight.shape[1], *size)
                 with torch.no_grad():
-                    map_size = rows[-1](x).shape[2:]
+                    size = rows[-1](x).shape[2:]
         between = copy.deepcopy(self.between).eval()
         if not rows:
             return nn.Sequential(*(plain or ()), *after)
@@ -94,8 +98,14 @@ def candidates(block: Block) -> tuple[str, ...]:
     return ("keep", "graft", *partial, *(("skip",) if block.shortcut is not None else ()))
 
 
-def graft(block: Block, candidate: str, border: Border = "pad-first", linear: Linear = "identity") -> Grafted:
-    """The block as that candidate, its weights and statistics shared with the block's.
+def graft(
+    block: Block,
+    candidate: str,
+    border: Border = "pad-first",
+    linear: Linear = "identity",
+    size: Pair | None = None,
+) -> Grafted:
+    """The block as that candidate, its weights and statistics shared with the block's. size: as of `Grafted`.
 
     Raises UserError for a candidate that it has not.
     """
@@ -104,7 +114,7 @@ def graft(block: Block, candidate: str, border: Border = "pad-first", linear: Li
     shortcut = None if block.shortcut is None else [_sharing(layer) for layer in block.shortcut]
     after = [copy.deepcopy(layer) for layer in block.after]
     if candidate == "skip":
-        return Grafted((), (), shortcut, after, border)
+        return Grafted((), (), shortcut, after, border, size)
     gaps = block.gaps
     gone = {"keep": (), "graft": gaps, "first": gaps[:1], "last": gaps[-1:]}[candidate]
     rows: list[list[nn.Module]] = [[]]
@@ -119,7 +129,7 @@ def graft(block: Block, candidate: str, border: Border = "pad-first", linear: Li
             rows[-1].append(Affine(_channels(rows[-1])))
     if candidate == "graft" and not after:
         after = [copy.deepcopy(block.chain[gaps[-1]])]
-    return Grafted(rows, between, shortcut, after, border)
+    return Grafted(rows, between, shortcut, after, border, size)
 
 
 def _sharing(layer: nn.Module) -> nn.Module:

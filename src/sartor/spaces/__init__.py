@@ -14,6 +14,7 @@ from sartor.spaces.networks import Networks
 SPACES: Registry[SearchSpace] = Registry(
     "space",
     {
+        "grafts": "sartor.spaces.grafts:Grafts",
         "mobilenet": "sartor.spaces.mobilenet:MobileNet",
         "supertransformer": "sartor.spaces.supertransformer:SuperTransformer",
         "supervit": "sartor.spaces.supervit:SuperViT",

@@ -32,9 +32,9 @@ class ChainSpace(SearchSpace):
         return self.assemble([part.make() for part in self.parts(arch)])
 
     def deploy(self, network: nn.Module) -> nn.Module:
-        from sartor.reparam.fold import fold_batch_norms
+        from sartor.reparam.fold import deployed
 
-        return fold_batch_norms(network)
+        return deployed(network)
 
     @property
     def has_supernet(self) -> bool:

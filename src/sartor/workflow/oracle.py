@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sartor.core import Architecture, FunctionScore, Json, SearchSpace, UserError, metric, parse_reference
+from sartor.core.userfile import function_in
 
 
 def oracle(reference: str, space: SearchSpace) -> tuple[FunctionScore, Json]:
@@ -24,26 +23,10 @@ def oracle(reference: str, space: SearchSpace) -> tuple[FunctionScore, Json]:
     metric's unit, NaN for a failure. Raises UserError where there is no such function.
     """
     file, name, options = parse_reference(reference)
-    path = Path(file).expanduser()
     if name is None or options.keys() - {"metric"}:
         raise UserError(f"oracle {reference!r} is not FILE.py:FUNCTION[?metric=accuracy]; write it like that.")
-    if not path.is_file():
-        raise UserError(f"there is no file {file}; check the path of the oracle.")
-    of = metric(str(options.get("metric", "accuracy")))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{file} is not a Python file; give FILE.py:FUNCTION.")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{file} cannot be imported ({type(error).__name__}: {error}); mend it.") from error
-    finally:
-        sys.path.remove(str(path.parent))
-    function: Any = getattr(module, name, None)
-    if not callable(function):
-        raise UserError(f"{file} has no function {name!r}; give one that takes a space and an architecture.")
+    path, of = Path(file).expanduser(), metric(str(options.get("metric", "accuracy")))
+    function = function_in(file, name, "takes a space and an architecture")
     return FunctionScore(space, of, _Told(function, path, name)), {"function": f"{path.name}:{name}", "metric": of.name}
 
 
