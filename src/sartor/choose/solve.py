@@ -116,6 +116,17 @@ def land(
     return _landed(landing, space.canonical(start), rounds, enumerate_below)
 
 
+def standing(arch: Architecture, budgets: Sequence[Budget], status: str) -> Landed:
+    """An architecture with its costs; `within` where it is inside every limit, but near none of them."""
+    costs = [float(b.score([arch])[0]) for b in budgets]
+    lands = not budgets or any(b.lands(cost) for b, cost in zip(budgets, costs))
+    return Landed(
+        arch,
+        {b.score.metric.name: cost for b, cost in zip(budgets, costs)},
+        status if lands or status == "none_found" else "within",
+    )
+
+
 def best_within(
     space: SearchSpace,
     reward: Terms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,6 +54,35 @@ class ImageSet:
             return replace(self, train=self.train.to(there), test=self.test.to(there), device=there)
         except torch.OutOfMemoryError:
             raise UserError(f"{self.name} does not fit on {device}; lower resolution= or use device cpu.") from None
+
+    def of_classes(self, labels: Sequence[int]) -> ImageSet:
+        """The images of these labels, which keep their numbers: `classes` is as before.
+
+        Raises UserError for images that are not held as tensors, and for a part that has none of the labels.
+        """
+        parts = []
+        for part in (self.train, self.test):
+            if not isinstance(part, Tensors):
+                raise UserError(
+                    f"{self.name} is read as it is needed; classes can be chosen of data that fit in memory."
+                )
+            mine = torch.isin(part.labels, torch.tensor(list(labels), device=part.labels.device))
+            parts.append(Tensors(part.images[mine], part.labels[mine]))
+        train, test = parts
+        if not len(train) or not len(test):
+            raise UserError(
+                f"{self.name} has no images of the labels {sorted(labels)}; they are 0 to {self.classes - 1}."
+            )
+        kept = None if self.images is None else round(self.images * len(train) / len(self.train))
+        said = ",".join(map(str, sorted(labels)))
+        return replace(
+            self,
+            name=f"{self.name}, labels {said}",
+            train=train,
+            test=test,
+            content=f"{self.content}-{said}",
+            images=kept,
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sartor.core.registry import Registry
 from sartor.methods.settings import (
+    DominoSettings,
     LightNASChannelsSettings,
     LightNASSettings,
     MathNASSettings,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 METHODS: Registry[Method] = Registry(
     "method",
     {
+        "domino": "sartor.methods.domino:Domino",
         "lightnas": "sartor.methods.lightnas:LightNAS",
         "lightnas-channels": "sartor.methods.lightnas_channels:LightNASChannels",
         "mathnas": "sartor.methods.mathnas:MathNAS",
@@ -26,6 +28,7 @@ METHODS: Registry[Method] = Registry(
     },
 )
 SETTINGS: dict[str, type[Settings]] = {
+    "domino": DominoSettings,
     "lightnas": LightNASSettings,
     "lightnas-channels": LightNASChannelsSettings,
     "mathnas": MathNASSettings,

@@ -35,14 +35,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from sartor.choose.evolve import Population, Within
-from sartor.choose.relax import priced
-from sartor.choose.solve import check_reachable, land
+from sartor.choose.solve import check_reachable, land, standing
 from sartor.core import Budget, Found, Landed, Score, SearchSpace, Task, UserError
 from sartor.methods.settings import LightNASChannelsSettings
 from sartor.quality.proxies import PROXIES, Floored, Learned, Processes, ProxyScore
@@ -87,9 +85,7 @@ class LightNASChannels(LightNASChannelsSettings):
                     raise UserError("every network that was graded failed; mend what grades them, or lower lr.")
                 self._log(run, step, population, budgets)
             best, *_ = population.best()
-        winner = priced(best, [b.score for b in budgets], "verified")
-        if not any(b.lands(winner.predicted[b.score.metric.name]) for b in budgets):
-            winner = replace(winner, status="within")
+        winner = standing(best, budgets, "verified")
         return Found(
             space, "lightnas-channels", tuple(budgets), winner, winner, {**scores, "score": population.told[best]}
         )

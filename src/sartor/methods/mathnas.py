@@ -32,13 +32,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sartor.choose.exact import ENUMERATE
-from sartor.choose.solve import best_within, check_reachable
+from sartor.choose.solve import best_within, check_reachable, standing
 from sartor.core import (
     Architecture,
     Budget,
     Found,
     Json,
-    Landed,
     Score,
     SearchSpace,
     Task,
@@ -177,7 +176,7 @@ class MathNAS(MathNASSettings):
         """The best network within the budgets: by the answers where there are any, or else by the program."""
         score, known = learned.score, admissible(list(learned.told), budgets)
         arch, status = self._program(space, score, budgets, rng, known)
-        best = _landed(arch, budgets, status)
+        best = standing(arch, budgets, status)
         extras: dict[str, Json] = {
             "quality": score.metric.name,
             "predicted": float(score([arch])[0]),
@@ -190,7 +189,7 @@ class MathNAS(MathNASSettings):
             extras |= {"answers": len(score.archs), "weights": score.weights}
             if known:
                 arch = max(known, key=lambda a: score.sign * learned.told[a])
-                winner = _landed(arch, budgets, "verified")
+                winner = standing(arch, budgets, "verified")
                 extras["answer"] = learned.told[arch]
         return Found(space, "mathnas", tuple(budgets), winner, best, extras)
 
@@ -224,14 +223,3 @@ class MathNAS(MathNASSettings):
             together = " and ".join(map(str, budgets))
             raise Unreachable(f"no network was found within {together} together; raise one of the limits.")
         return best.architecture, best.status
-
-
-def _landed(arch: Architecture, budgets: Sequence[Budget], status: str) -> Landed:
-    """What is inside every limit, but near none of them, says so: no better network is nearer."""
-    costs = [float(b.score([arch])[0]) for b in budgets]
-    lands = not budgets or any(b.lands(cost) for b, cost in zip(budgets, costs))
-    return Landed(
-        arch,
-        {b.score.metric.name: cost for b, cost in zip(budgets, costs)},
-        status if lands or status == "none_found" else "within",
-    )

@@ -162,6 +162,48 @@ class LightNASChannelsSettings(Settings):
         return cls(**{"proxy": "bte", "gene_rate": 0.5, **changes})
 
 
+class DominoSettings(Settings):
+    """Thesis 5.3; values marked (ours) are not published."""
+
+    example = "epochs=3"
+    asks = True
+    proxy: Literal["supernet", "tuned", "scratch"] = Field(
+        "supernet",
+        description="who grades networks: one of shared weights (ours), or each trained from those of the model (ours) "
+        "or from scratch (paper)",
+    )
+    networks: int = Field(200, ge=8, description="graded by the proxy; paper: 1000")
+    classes: int | None = Field(None, ge=2, description="of the proxy's data, default all; paper: 10 of 1000")
+    epochs: int = Field(10, ge=1, description="of the supernet, or of each training by the proxy (ours)")
+    batch_size: int = Field(128, ge=2, description="of those (ours)")
+    lr: float | None = Field(None, gt=0, description="of those; default: 0.05, tuned 0.01, scratch 0.1 (ours)")
+    predictor: Literal["estimate", "calibrated", "episode", "pair", "direct", "transfer", "fine-tune"] = Field(
+        "estimate", description="of accuracy, from the grades (ours); paper: pair, others are those compared with it"
+    )
+    targets: int = Field(0, ge=0, description="networks trained on all of the data, too; paper: 10")
+    target_epochs: int = Field(30, ge=1, description="of those (ours)")
+    population: int = Field(100, ge=2, description="of the evolution, where networks are too many to be looked at")
+    keep: int = Field(25, ge=1, description="members that stay, and are parents")
+    gene_rate: float = Field(0.1, gt=0, le=1, description="of choices drawn anew in a mutation")
+    iterations: int = Field(500, ge=1, description="generations")
+
+    def sensible(self, limits: int, objectives: int) -> None:
+        if not limits:
+            raise UserError("domino needs a budget; add one such as --budget 20ms.")
+        if self.keep >= self.population:
+            raise UserError(f"keep={self.keep} of population={self.population} leaves no child; keep fewer.")
+        if self.targets < 2 and self.predictor not in ("estimate", "transfer"):
+            raise UserError(
+                f"predictor={self.predictor} learns from networks trained on all of the data; give targets=10, or "
+                "predictor=estimate, which does without."
+            )
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        published = {"proxy": "scratch", "networks": 1000, "classes": 10, "predictor": "pair", "targets": 10}
+        return cls(**{**published, **changes})
+
+
 class SurgeNASSettings(Settings):
     """Thesis 3.4.1; values marked (ours) are not published."""
 

@@ -2,9 +2,9 @@
 
 X. Luo et al., "Domino", thesis 5.3.3, Eq. 5.4 - 5.6: a perceptron, 128 - 64 - 1, is meta-learned (C. Finn et al.,
 "MAML", ICML 2017) on pairs of network and accuracy of a proxy task, and adapted by gradient descent to as few as ten
-pairs of the target. As printed, a task is one pair, the same for the inner and the outer loss, so that nothing is asked about
-what was not seen: `pair`. `episode` (ours) draws disjoint pairs for the two, and gives each episode a scale and an
-offset of its own, which is what changes from proxy to target. Rates, steps and batches are not published.
+pairs of the target. As printed, a task is one pair, the same for the inner and the outer loss, so that nothing is asked
+about what was not seen: `pair`. `episode` (ours) draws disjoint pairs for the two, and gives each episode a scale and
+an offset of its own, which is what changes from proxy to target. Rates, steps and batches are not published.
 
 The thesis compares three others: `direct`, on the target's pairs alone; `transfer`, on the proxy's alone; `fine-tune`,
 on the proxy's, then on the target's. `calibrated` (ours) is `transfer` with the one scale and offset that bring it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,11 @@ class Classification:
     def smoothed(self, label_smoothing: float) -> Classification:
         """The same task with another label smoothing."""
         return Classification(self.data, split_seed=self.split_seed, label_smoothing=label_smoothing)
+
+    def of_classes(self, labels: Sequence[int]) -> Classification:
+        """The task of telling these labels apart, by networks that have an output for every label as before."""
+        data = self.data.of_classes(labels)
+        return Classification(data, split_seed=self.split_seed, label_smoothing=self.label_smoothing)
 
     def length(self, split: Split) -> int:
         """Number of images in a split."""
@@ -170,6 +175,16 @@ def smoothed(task: Task, label_smoothing: float) -> Task:
     if not hasattr(task, "smoothed"):
         raise UserError(f"this task has no label smoothing; leave label_smoothing={label_smoothing:g} out.")
     other: Task = task.smoothed(label_smoothing)
+    return other
+
+
+def of_classes(task: Task, labels: Sequence[int]) -> Task:
+    """The same task, or view of one, about these labels alone. Raises UserError for a task that has none."""
+    if isinstance(task, SearchView):
+        return SearchView(of_classes(task._task, labels))
+    if not hasattr(task, "of_classes"):
+        raise UserError("this task has no classes to choose from; leave the number of classes out.")
+    other: Task = task.of_classes(labels)
     return other
 
 

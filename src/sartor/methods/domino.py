@@ -1,0 +1,168 @@
+"""Domino: which blocks of a network can lose their inner activations, and become one convolution each.
+
+X. Luo et al., "Pearls Hide Behind Linearity", ASP-DAC 2024; thesis chapter 5.
+
+    maximise ACC(alpha)  s.t.  LAT(alpha) <= T, alpha a candidate per block                             Eq. 5.3
+
+    1. latency: networks drawn at random, collapsed, measured; a predictor     5.3.2, fitted before: the budget's score
+    2. accuracy on a small task: networks drawn at random, trained              `_graded`
+    3. a predictor of accuracy from those, and from few of the whole task       5.3.3, `_accuracy`; `quality.meta`
+    4. evolution                                                                5.3.4, `_choose`
+    5. the winner is trained, 6. collapsed                                      5.3.5, `sartor compress`; `reparam`
+
+Where we differ:
+  1. Partial grafts are candidates, too (`spaces.grafts`): merging a whole block multiplies the cost of wide ones, which
+     the predictor of latency, fitted on collapsed networks, knows.
+  2. `proxy`. Published: 1,000 networks trained on 10 of 1,000 classes. Here one supernet, in which all candidates of a
+     block have the block's weights, begins with those of the model, is trained on random paths, and grades; `tuned`
+     trains each network from them instead.
+  3. `predictor`. The order of networks is all that a search takes from it: an estimate from the grades of the proxy
+     does without trainings on the whole task. `Domino.paper()` has the meta-learned one.
+  4. Spaces of up to 2^18 networks are looked at in full, the published ones of MobileNetV2 and ResNet-50 among them:
+     what is found is the best by the predictions. In larger ones evolution begins with the networks graded best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+import numpy as np
+from torch import nn
+
+from sartor.choose.evolve import Population, Within
+from sartor.choose.solve import check_reachable, standing
+from sartor.core import Architecture, Budget, F, Found, Json, Score, SearchSpace, Task, Unreachable, UserError
+from sartor.methods.settings import DominoSettings
+from sartor.quality.estimate import Estimate
+from sartor.quality.meta import MetaAccuracy
+from sartor.quality.sampling import admissible
+from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
+from sartor.quality.trained import TrainedScore
+from sartor.runs import Run, write_json
+from sartor.training.recipe import Recipe
+from sartor.training.tasks import of_classes
+
+EVERY = 2**18  # networks that are looked at
+_AT_ONCE = 2**14
+_RATES = {"supernet": 0.05, "tuned": 0.01, "scratch": 0.1}
+
+
+class Domino(DominoSettings):
+    """Search for grafts within budgets. Hyper-parameters are the fields; see the module's docstring."""
+
+    def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
+        self.sensible(len(budgets), 0)
+
+    def search(
+        self, space: SearchSpace, objectives: Sequence[Score], budgets: Sequence[Budget], run: Run, task: Task | None
+    ) -> Found:
+        """Search. objectives: one score of quality instead of what is learnt on the task."""
+        self.check(space, budgets)
+        check_reachable(space, budgets, bind=False)
+        if len(objectives) > 1:
+            raise UserError(f"domino maximises one score of quality; {len(objectives)} were given: leave one.")
+        graded: dict[Architecture, float] = {}
+        accuracy = objectives[0] if objectives else self._accuracy(space, task, run, graded)
+        arch, status = self._choose(space, accuracy, budgets, run, sorted(graded, key=lambda a: -graded[a]))
+        winner = standing(arch, budgets, status)
+        extras: dict[str, Json] = {"quality": accuracy.metric.name, "predicted": float(accuracy([arch])[0])}
+        return Found(space, "domino", tuple(budgets), winner, winner, extras)
+
+    # ------------------------------------------------------------------ accuracy
+
+    def _accuracy(self, space: SearchSpace, task: Task | None, run: Run, graded: dict[Architecture, float]) -> Score:
+        """Steps 2 and 3. graded: takes what the proxy says."""
+        if task is None:
+            raise UserError("domino grades networks on data; give it a task such as --data digits.")
+        small = task if self.classes is None else of_classes(task, self._labels(task, run))
+        quality = Remembered(self._graded(space, small, run), run.stage("proxy"))
+        archs = list(dict.fromkeys(space.sample(run.rng("networks"), self.networks)))
+        grades = quality(archs)
+        graded |= {arch: float(grade) for arch, grade in zip(archs, grades) if np.isfinite(grade)}
+        if self.predictor == "estimate":
+            score = Estimate(space, archs, grades, metric=quality.metric)
+            answers, predicted = score.out_of_fold()
+            points = {"measured": answers.tolist(), "predicted": {"estimate": predicted.tolist()}}
+            write_json(run.path / "answers.json", {"metric": quality.metric.name, "points": points})
+            return score
+        few, whole = archs, grades
+        if self.targets:
+            few = archs[: self.targets]
+            recipe = Recipe(epochs=self.target_epochs, batch_size=self.batch_size)
+            whole = Remembered(self._trained(space, task, recipe, run), run.stage("target"))(few)
+        seed = run.torch_seed("predictor") % 2**32
+        return MetaAccuracy(space, (archs, grades), (few, whole), how=self.predictor, metric=quality.metric, seed=seed)
+
+    def _graded(self, space: SearchSpace, task: Task, run: Run) -> Score:
+        """Who grades networks by the proxy."""
+        lr = self.lr or _RATES[self.proxy]
+        if self.proxy != "supernet":
+            return self._trained(space, task, Recipe(epochs=self.epochs, batch_size=self.batch_size, lr=lr), run)
+        if not space.has_supernet:
+            raise UserError(f"space {space.name!r} has no supernet; take proxy=scratch.")
+        supernet = train_supernet(
+            space, task, run.stage("supernet"), epochs=self.epochs, batch_size=self.batch_size, lr=lr
+        )
+        return SupernetScore(space, supernet, task)
+
+    def _trained(self, space: SearchSpace, task: Task, recipe: Recipe, run: Run) -> Score:
+        start: Callable[[Architecture], nn.Module] | None = None
+        if self.proxy != "scratch":
+            start = getattr(space, "tuned", None)
+        return TrainedScore(space, task, recipe, start=start, seed=run.torch_seed("trainings") % 2**32)
+
+    def _labels(self, task: Task, run: Run) -> list[int]:
+        known = getattr(task, "classes", 0)
+        if self.classes is None or self.classes >= known:
+            raise UserError(f"classes={self.classes} is no part of the {known} classes of the data; give fewer.")
+        return [int(label) for label in run.rng("classes").choice(known, self.classes, replace=False)]
+
+    # ------------------------------------------------------------------ choosing
+
+    def _choose(
+        self, space: SearchSpace, accuracy: Score, budgets: Sequence[Budget], run: Run, known: list[Architecture]
+    ) -> tuple[Architecture, str]:
+        """Step 4: the best within the budgets by the predictions, and whether that is proven. known: begun with."""
+        if space.size <= EVERY:
+            every = space.enumerate()
+            chunks = iter(lambda: list(islice(every, _AT_ONCE)), [])
+            archs = [arch for chunk in chunks for arch in admissible(chunk, budgets)]
+            if not archs:
+                raise Unreachable(f"no network is within {' and '.join(map(str, budgets))} together; raise a limit.")
+            values = np.concatenate([accuracy(archs[i : i + _AT_ONCE]) for i in range(0, len(archs), _AT_ONCE)])
+            self._front(archs, values, budgets, run)
+            best = np.nanargmax if accuracy.metric.better == "more" else np.nanargmin
+            return archs[int(best(values))], "optimal"
+        population = Population(
+            space,
+            better=accuracy.metric.better,
+            population=self.population,
+            keep=self.keep,
+            gene_rate=self.gene_rate,
+            within=Within(space, budgets),
+            start=known,
+            seed=run.torch_seed("evolution") % 2**32,
+        )
+        evolution = run.stage("evolution")
+        for step in evolution.steps(self.iterations, population=population):
+            new = population.ask()
+            population.tell(new, accuracy(new))
+            if not population.best():
+                raise Unreachable(f"no network was found within {' and '.join(map(str, budgets))}; raise a limit.")
+            best_value = population.told[population.best()[0]]
+            evolution.log("generation", generation=step, best=best_value, asked=len(population.told))
+        archs = list(population.told)
+        self._front(archs, np.array([population.told[arch] for arch in archs]), budgets, run)
+        return population.best()[0], "verified"
+
+    @staticmethod
+    def _front(archs: Sequence[Architecture], values: F, budgets: Sequence[Budget], run: Run) -> None:
+        """What the page shows: networks that none beats in both the first cost and what is predicted, as accuracy."""
+        score, best = budgets[0].score, -np.inf
+        costs, front = score(archs), []
+        for i in np.lexsort((-values, costs)):
+            if values[i] > best:
+                best = values[i]
+                front.append({"architecture": list(archs[i]), "cost": float(costs[i]), "quality": float(values[i])})
+        write_json(run.path / "front.json", {"cost": score.metric.name, "points": front})

@@ -1,0 +1,160 @@
+"""Domino: what it finds by what it is told, that a killed search ends the same, and what its proxies learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import sartor
+from sartor import spaces, tasks
+from sartor.core import METRICS, Budget, FunctionScore, UserError
+from sartor.methods import METHODS, domino
+from sartor.quality.trained import TrainedScore
+from sartor.runs import Run, read_json
+from sartor.spaces.channels import Channels
+from sartor.spaces.complexity import Complexity
+from sartor.spaces.grafts import Grafts
+from sartor.training.recipe import Recipe
+from sartor.training.tasks import for_search, of_classes
+from tests.fakes import Grid, additive
+from tests.test_grafts import SMALL
+
+QUICK = {"networks": 12, "epochs": 2, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Grafts:
+    path = tmp_path_factory.mktemp("models") / "mine.py"
+    path.write_text(SMALL)
+    torch.manual_seed(0)
+    return Grafts(f"{path}:small", channels=1, resolution=8)
+
+
+def budget(space: Grafts, share: float) -> Budget:
+    macs = Complexity(space, "macs")
+    return Budget(macs, share * float(macs([space.unchanged])[0]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"proxy": "tuned", "networks": 8, "epochs": 1},
+        {
+            "proxy": "scratch",
+            "networks": 8,
+            "epochs": 1,
+            "classes": 3,
+            "predictor": "pair",
+            "targets": 2,
+            "target_epochs": 1,
+        },
+    ],
+)
+def test_the_budget_is_kept_whoever_grades(space, tmp_path, settings) -> None:
+    limit = budget(space, 0.8)
+    with Run(tmp_path / "run", {"test": 1}) as run:
+        found = sartor.search("domino", space, tasks.get("digits"), budget=limit, run=run, **{**QUICK, **settings})
+    assert found.feasible
+    assert found.winner.status in ("optimal", "within")
+    front = read_json(tmp_path / "run" / "search" / "front.json")["points"]
+    costs, qualities = ([point[key] for point in front] for key in ("cost", "quality"))
+    assert costs == sorted(costs)
+    assert qualities == sorted(qualities)
+    assert qualities[-1] == pytest.approx(found.extras["predicted"])
+
+
+def test_a_killed_search_ends_the_same_and_pays_nothing_twice(space, tmp_path, monkeypatch) -> None:
+    task, limit = tasks.get("digits"), budget(space, 0.9)
+    with Run(tmp_path / "whole", {"test": 1}) as run:
+        whole = sartor.search("domino", space, task, budget=limit, run=run, **QUICK)
+    asked, answer = [], domino.SupernetScore._one
+
+    def dies(self, arch):
+        asked.append(arch)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return answer(self, arch)
+
+    monkeypatch.setattr(domino.SupernetScore, "_one", dies)
+    for _ in range(2):
+        try:
+            with Run(tmp_path / "killed", {"test": 1}) as run:
+                again = sartor.search("domino", space, task, budget=limit, run=run, **QUICK)
+        except KeyboardInterrupt:
+            continue
+    assert again.architecture == whole.architecture
+    assert len(asked) == len(set(asked)) + 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_evolution_finds_what_looking_at_all_of_them_finds(seed, monkeypatch) -> None:
+    """Must hold of 2^17 networks: at least 99 % of the best."""
+    space = Grid(17, 2)
+    rng = np.random.default_rng(seed)
+    alone, pairs = rng.normal(size=17), 0.2 * rng.normal(size=(17, 17))
+    quality = FunctionScore(
+        space,
+        METRICS["accuracy"],
+        lambda s, a: float(70 + np.tanh((np.array(a) @ alone + (np.array(a) @ pairs) @ a) / 4)),
+    )
+    cost = additive(space, 1)
+    limit = Budget(cost, float(np.median(cost(space.sample(np.random.default_rng(0), 100)))))
+    monkeypatch.setattr(domino, "EVERY", 0)
+    found = sartor.search(
+        "domino", space, None, budget=limit, objectives=[quality], seed=seed, population=40, keep=10, iterations=40
+    )
+    every = np.array(list(space.enumerate()), dtype=float)
+    values = np.tanh((every @ alone + ((every @ pairs) * every).sum(1)) / 4)
+    kept = cost([tuple(map(int, row)) for row in every]) <= limit.limit
+    best, worst = values[kept].max(), values[kept].min()
+    assert found.feasible
+    assert (found.extras["predicted"] - 70 - worst) / (best - worst) >= 0.99
+
+
+def test_trainings_begin_where_they_are_told_to(space) -> None:
+    task = for_search(tasks.get("digits"))
+    recipe = Recipe(epochs=1, lr=1e-6, warmup_epochs=0)
+    fresh = TrainedScore(space, task, recipe, seed=1)
+    begun = TrainedScore(space, task, recipe, start=space.tuned, seed=1)
+    archs = [space.unchanged, (1, 1, 1)]
+    np.testing.assert_array_equal(fresh(archs), fresh(archs))
+    assert begun(archs).shape == (2,)
+
+
+def test_tasks_of_few_classes() -> None:
+    task = tasks.get("digits")
+    few = of_classes(for_search(task), [3, 7])
+    for split in ("train", "valid"):
+        assert 0 < few.length(split) < task.length(split)
+        assert {int(y) for _, labels in few.batches(split, size=32, seed=0, epoch=0) for y in labels} == {3, 7}
+    assert few.describe()["content"] != task.describe()["content"]
+    with pytest.raises(UserError, match="test split"):
+        few.length("test")
+    with pytest.raises(UserError, match="no images of the labels"):
+        of_classes(task, [12])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"predictor": "pair"}, "targets=10"),
+        ({"population": 4, "keep": 4}, "leaves no child"),
+        ({"classes": 10, "networks": 8, "epochs": 1}, "give fewer"),
+    ],
+)
+def test_what_is_refused(space, settings, says) -> None:
+    with pytest.raises(UserError, match=says):
+        sartor.search("domino", space, tasks.get("digits"), budget=budget(space, 0.8), **settings)
+
+
+def test_it_needs_a_budget_and_data(space) -> None:
+    with pytest.raises(UserError, match="needs a budget"):
+        METHODS["domino"].of({}).check(space, [])
+    with pytest.raises(UserError, match="grades networks on data"):
+        sartor.search("domino", space, None, budget=budget(space, 0.8))
+    alone = Channels(spaces.get("mobilenet:tiny"), (1,) * 9)
+    limit = Budget(Complexity(alone, "macs"), 1e12)
+    with pytest.raises(UserError, match="proxy=scratch"):
+        sartor.search("domino", alone, tasks.get("digits"), budget=limit)
