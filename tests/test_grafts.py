@@ -328,3 +328,17 @@ def test_deployed_networks_answer_the_same(file, border) -> None:
 def test_what_no_space_can_be_made_of(file, model, options, says) -> None:
     with pytest.raises(UserError, match=says):
         Grafts(model.replace("FILE", file), **{"channels": 1, **options})
+
+
+def test_a_space_says_which_option_it_needs() -> None:
+    with pytest.raises(UserError, match=r"needs model; write grafts\?model="):
+        spaces.get("grafts")
+    assert spaces.get("grafts?model=torchvision:resnet18%3Fnum_classes=7").network((0,) * 8)[-1][-1].out_features == 7
+
+
+def test_published_counts() -> None:
+    """ALGORITHMS 5.8: 300.8 M multiply-accumulates of MobileNetV2, 257.5 M with all blocks grafted."""
+    space = spaces.get("grafts?model=torchvision:mobilenet_v2&candidates=graft")
+    assert space.size == 2**17
+    kept, grafted = Complexity(space, "macs")([(0,) * 17, (1,) * 17])
+    assert (round(kept / 1e5), round(grafted / 1e5)) == (3008, 2575)

@@ -63,6 +63,10 @@ class Registry(Generic[T]):
         for key in options:
             if key not in parameters:
                 raise unknown(f"option of {self.kind} {name!r}:", key, parameters)
+        for key, parameter in list(parameters.items())[len(args) :]:
+            named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            if named and key not in options and parameter.default is parameter.empty:
+                raise UserError(f"{self.kind} {name!r} needs {key}; write {name}?{key}=...")
         return make(*args, **options)
 
 

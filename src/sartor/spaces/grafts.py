@@ -198,11 +198,9 @@ class Grafts(ChainSpace):
 
 
 def _collapsed(make: Callable[[], nn.Module]) -> nn.Module:
-    """On the device where counting puts things."""
+    """On the device where counting puts things: without numbers nothing has to be multiplied."""
     import torch
 
     from sartor.reparam.fold import deployed
 
-    with torch.device("cpu"):
-        module = deployed(make())
-    return module.to(torch.get_default_device())
+    return deployed(make().to(torch.get_default_device()))
