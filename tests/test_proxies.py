@@ -188,3 +188,17 @@ def test_synflow_sees_every_layer_behind_saturating_activations() -> None:
     narrow = [[0 if j == i else k for j, k in enumerate(space.unscaled)] for i in range(len(space.slots) - 1)]
     values = score([space.unscaled, *narrow])
     assert len(set(values)) == len(values)
+
+
+def test_a_vote_is_the_sum_of_standings_among_networks_of_the_space() -> None:
+    space, task = spaces.get("nas-bench-201?width=4&cells=1&resolution=8&channels=1"), tasks.get("digits")
+    one, other, both = (ProxyScore(space, task, name, batch_size=16) for name in ("jacob-cov", "synflow", "vote"))
+    archs = space.sample(np.random.default_rng(3), 12)
+    said = [np.argsort(np.argsort(score(archs))) for score in (one, other)]
+    whole = np.isfinite(one(archs))
+    votes = both(archs)
+    np.testing.assert_array_equal(np.isfinite(votes), whole)
+    for i in np.flatnonzero(whole):
+        for j in np.flatnonzero(whole):
+            if all(ranks[i] > ranks[j] for ranks in said):
+                assert votes[i] > votes[j]

@@ -136,6 +136,7 @@ class LightNASChannelsSettings(Settings):
         "jacob-cov",
         "naswot",
         "zen",
+        "vote",
     ] = Field("bte-clipped", description="what grades a network; paper: bte")
     epochs: int = Field(3, ge=2, description="that a network is trained for to be graded")
     lr: float = Field(0.1, gt=0, description="of those: SGD, constant (ours)")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import repeat
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from sartor.core import METRICS, Architecture, Batch, F, Score, SearchSpace, Task
 from sartor.core.errors import unknown
 from sartor.quality import early
+from sartor.quality.estimate import NormalScores
 
 _RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.LeakyReLU)
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -191,6 +192,20 @@ class Learned:
         return self.tells(losses)
 
 
+@dataclass(frozen=True)
+class Vote:
+    """Several proxies at once: the sum of their normal scores among networks of the space, which `ProxyScore` draws.
+
+    Members tell of different things: that images are told apart, and that much of a network is reached.
+    """
+
+    members: tuple[str, ...]
+    drawn: int = 64
+
+    def __call__(self) -> Vote:
+        return self
+
+
 def _learned(tells: Callable[[F], float], bounded: bool = False) -> Callable[..., Proxy]:
     return lambda **schedule: Learned(tells, early.Schedule(**schedule), bounded)
 
@@ -199,7 +214,7 @@ def _untrained(proxy: Proxy) -> Callable[..., Proxy]:
     return lambda: proxy
 
 
-PROXIES: dict[str, Callable[..., Proxy]] = {
+PROXIES: dict[str, Callable[..., Proxy | Vote]] = {
     "bte": _learned(early.bte),
     "bte-clipped": _learned(partial(early.bte, mode="clipped"), bounded=True),
     "tse": _learned(early.tse),
@@ -211,8 +226,9 @@ PROXIES: dict[str, Callable[..., Proxy]] = {
     "jacob-cov": _untrained(jacob_cov),
     "naswot": _untrained(naswot),
     "zen": _untrained(zen),
+    "vote": Vote(("jacob-cov", "synflow")),
 }
-"""By name; those that train take the fields of `early.Schedule`."""
+"""What makes each, by name; those that train take the fields of `early.Schedule`."""
 
 
 class Floored(Score):
@@ -224,9 +240,9 @@ class Floored(Score):
 class ProxyScore(Floored):
     """What a proxy says of networks of a space, each freshly initialised.
 
-    proxy: a name of `PROXIES`, with `options`, or any `Proxy`; batch_size and limit: of the batches of `train` that it
-    sees, neither shuffled nor augmented, a ragged last one left out, and nothing is dropped out: losses and images are
-    compared with each other; seeds: initialisations that it is averaged over, the same ones for every
+    proxy: a name of `PROXIES`, with `options`, or any `Proxy` or `Vote`; batch_size and limit: of the batches of
+    `train` that it sees, neither shuffled nor augmented, a ragged last one left out, and nothing is dropped out: losses
+    and images are compared with each other; seeds: initialisations that it is averaged over, the same ones for every
     network. `seconds` holds what each answer took, wall-clock. `floor` counts with one seed; `Learned` says how.
     """
 
@@ -234,7 +250,7 @@ class ProxyScore(Floored):
         self,
         space: SearchSpace,
         task: Task,
-        proxy: str | Proxy,
+        proxy: str | Proxy | Vote,
         *,
         batch_size: int = 64,
         limit: int | None = None,
@@ -246,7 +262,13 @@ class ProxyScore(Floored):
             if proxy not in PROXIES:
                 raise unknown("proxy", proxy, PROXIES)
             proxy = PROXIES[proxy](**options)
-        self.space, self.task, self.proxy, self.metric = space, task, proxy, METRICS["proxy"]
+        self.space, self.task, self.metric = space, task, METRICS["proxy"]
+        if isinstance(proxy, Vote):
+            same: dict[str, Any] = {"batch_size": batch_size, "limit": limit, "seeds": seeds, "seed": seed}
+            self.members = [ProxyScore(space, task, name, **same) for name in proxy.members]
+            self.drawn = proxy.drawn
+        else:
+            self.members, self.proxy = [], proxy
         self.seeds, self.seed, self.seconds = seeds, seed, dict[Architecture, float]()
         size = min(batch_size, task.length("train"))
         whole = task.length("train") // size  # a ragged last batch would weigh as much as a full one
@@ -258,9 +280,18 @@ class ProxyScore(Floored):
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
         return np.array([self._one(self.space.canonical(arch)) for arch in archs], dtype=np.float64)
 
+    @cached_property
+    def _standings(self) -> list[NormalScores]:
+        """Of each member among networks that are drawn."""
+        drawn = self.space.sample(np.random.default_rng(self.seed), self.drawn)
+        values = (member(drawn) for member in self.members)
+        return [NormalScores(known[np.isfinite(known)]) for known in values]
+
     def _one(self, arch: Architecture) -> float:
         began, told = time.perf_counter(), []
-        for i in range(self.seeds):
+        if self.members:
+            told = [sum(float(at(member([arch]))[0]) for member, at in zip(self.members, self._standings))]
+        for i in range(0 if self.members else self.seeds):
             torch.manual_seed(self.seed + i)
             network = self.space.network(arch).to(self.task.device)
             for module in network.modules():
