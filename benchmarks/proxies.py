@@ -48,8 +48,14 @@ LIMITS_MS, DRAWS, RUNS = (35.0, 45.0), 40, 10
 UNTRAINED = ("synflow", "snip", "grad-norm", "jacob-cov", "naswot", "zen")
 COUNTED = ("macs", "params")
 VOTE = PROXIES["vote"].members
-REDUCED = {"space": "nas-bench-201?resolution=16", "images": 2048, "resolution": 16, "batch": 64, "networks": 100}
-REDUCED["epochs"] = 7
+REDUCED = {
+    "space": "nas-bench-201?resolution=16",
+    "images": 2048,
+    "resolution": 16,
+    "batch": 64,
+    "networks": 100,
+    "epochs": 7,
+}
 LONGER = {**REDUCED, "images": 10240, "epochs": 3}
 FULL = {"space": "nas-bench-201", "images": None, "resolution": 32, "batch": 256, "networks": 1004, "epochs": 7}
 
