@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from onnxruntime import InferenceSession
+from safetensors.torch import load_file
 
 import sartor
 from sartor import spaces, tasks
+from sartor.cli import app
+from sartor.cli.compress import WORDS
 from sartor.core import METRICS, Budget, FunctionScore, UserError
 from sartor.methods import METHODS, domino
 from sartor.quality.trained import TrainedScore
@@ -15,6 +21,7 @@ from sartor.runs import Run, read_json
 from sartor.spaces.channels import Channels
 from sartor.spaces.complexity import Complexity
 from sartor.spaces.grafts import Grafts
+from sartor.spaces.models import model
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search, of_classes
 from tests.fakes import Grid, additive
@@ -158,3 +165,35 @@ def test_it_needs_a_budget_and_data(space) -> None:
     limit = Budget(Complexity(alone, "macs"), 1e12)
     with pytest.raises(UserError, match="proxy=scratch"):
         sartor.search("domino", alone, tasks.get("digits"), budget=limit)
+
+
+def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SMALL)
+    words = "compress mine.py:small --budget 0.045MMACs --run r --store sqlite:///m.db --recipe epochs=1 --json"
+    settings = [word for key in ("epochs=1", "networks=10") for word in ("--set", key)]
+    app([*words.split(), *settings], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["measured_gap_percent"].keys() <= {"macs", "latency_ms"}
+    assert found["predicted"]["macs"] <= 0.045e6
+    assert set(found["blocks"]) == {"3", "4", "5"}
+    assert set(found["blocks"].values()) <= {*WORDS.values()}
+    assert found["speedup_measured"] == pytest.approx(found["latency_ms_before"] / found["latency_ms_after"])
+    assert found["max_abs_error"] < 1e-4
+    assert {"value_before", "value_after", "metric"} <= found.keys()
+    session = InferenceSession(tmp_path / "r" / "export" / "export" / "network.onnx")
+    (given,) = session.get_inputs()
+    (answer,) = session.run(None, {given.name: np.zeros(given.shape, np.float32)})
+    assert answer.shape == (1, 10)
+    assert (tmp_path / "r" / "report.html").read_text().count("<svg") > 2
+    weights = tmp_path / "r" / "as-it-was" / "network.safetensors"
+    again = [*words.replace("--run r", "--run again").split(), *settings]
+    space = Grafts("mine.py:small", channels=1, resolution=8)
+    trained = space.network(space.unchanged)
+    trained.load_state_dict(load_file(weights))
+    names = model("mine.py:small").make().state_dict()
+    torch.save(dict(zip(names, trained.state_dict().values())), tmp_path / "w.pt")
+    app([*again, "--weights", "w.pt"], standalone_mode=False)
+    tuned = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "again" / "as-it-was").exists()  # it came with weights: they are tested as they are
+    assert tuned["value_before"] == pytest.approx(found["value_before"])

@@ -25,7 +25,7 @@ app = typer.Typer(
 _UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 INTERRUPTED = 130
 VERBS = (
-    "quickstart", "spaces", "targets", "measure", "fit", "search", "refine", "scale", "adapt",
+    "quickstart", "spaces", "targets", "measure", "fit", "search", "refine", "compress", "scale", "adapt",
     "train", "export", "report", "bench",
 )  # fmt: skip
 

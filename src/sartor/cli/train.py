@@ -1,4 +1,4 @@
-"""`sartor train`: a found network, from scratch."""
+"""`sartor train`: a found network."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def add(app: typer.Typer) -> None:
         paper: Annotated[
             bool, typer.Option("--paper", help="The published recipe of the method that found it.")
         ] = False,
+        tuned: Annotated[
+            bool, typer.Option("--tuned", help="Begin with the weights that a given model came with.")
+        ] = False,
         set_: Set = None,
         config: Config = None,
         device: Device = "cpu",
@@ -31,7 +34,7 @@ def add(app: typer.Typer) -> None:
         seed: Seed = 0,
         json: JsonFlag = False,
     ) -> None:
-        """Train a network from scratch and test it.
+        """Train a network, from scratch unless told otherwise, and test it.
 
         Example: sartor train runs/search-1a2b3c4d --data digits --set epochs=30
         """
@@ -50,7 +53,7 @@ def add(app: typer.Typer) -> None:
         workflow.fits_task(space, task, arch)
 
         def work(opened: Run) -> dict[str, Json]:
-            result = workflow.train_network(space, arch, task, recipe, opened, devices)
+            result = workflow.train_network(space, arch, task, recipe, opened, devices, tuned)
             following = f"sartor export {shlex.quote(str(opened.path))}"
             return {"name": name, **result, "settings": recipe.model_dump(), "next": following}
 
@@ -61,5 +64,6 @@ def add(app: typer.Typer) -> None:
             "data": task.describe(),
             "recipe": recipe.model_dump(),
             **({"devices": devices} if devices != 1 else {}),
+            **({"tuned": True} if tuned else {}),
         }
         run_job(job, seed, run, json, work)

@@ -11,7 +11,9 @@ from sartor.core import METRICS, Json, UserError
 from sartor.report.values import number
 from sartor.runs import read_json, read_lines
 
-_VERBS = ("quickstart", "targets", "measure", "fit", "search", "refine", "scale", "adapt", "train", "export")
+_VERBS = (
+    "quickstart", "targets", "measure", "fit", "search", "refine", "compress", "scale", "adapt", "train", "export",
+)  # fmt: skip
 _SHAPES: dict[str, type] = {
     "budgets": list,
     "architecture": list,

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from sartor.core import Architecture, Json, Part, Slot
-from sartor.core.errors import unknown
+from sartor.core.errors import UserError, unknown
 from sartor.spaces import models
 from sartor.spaces.chain import ChainSpace
 from sartor.spaces.options import check_ranges
@@ -69,11 +69,17 @@ class Grafts(ChainSpace):
             Slot(block.name, tuple(c for c in self.candidates if c in of_block(block))) for block in self.anatomy.blocks
         )
         self._keys: dict[tuple[int, str], str] = {}
+        self._shapes  # noqa: B018  # says so now where the network takes other images
 
     @property
     def unchanged(self) -> Architecture:
         """The architecture of the network as it was."""
         return (0,) * len(self.slots)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the model came with weights."""
+        return self.weights is not None or self._source.trained is not None
 
     def spec(self) -> dict[str, Json]:
         return {
@@ -154,10 +160,16 @@ class Grafts(ChainSpace):
         import torch
 
         x, shapes = self.inputs(1)[0], []
-        with torch.no_grad():
-            for i in range(len(self._layout)):
-                shapes.append(tuple(x.shape[1:]))
-                x = copy.deepcopy(self._module(self.anatomy, i, "keep", sized=False)).eval()(x)
+        try:
+            with torch.no_grad():
+                for i in range(len(self._layout)):
+                    shapes.append(tuple(x.shape[1:]))
+                    x = copy.deepcopy(self._module(self.anatomy, i, "keep", sized=False)).eval()(x)
+        except Exception as error:
+            raise UserError(
+                f"{self.model} does not take images of {self.channels} x {self.resolution} x {self.resolution} "
+                f"({str(error).partition(chr(10))[0]}); give images, or a network, of another size."
+            ) from None
         return shapes
 
     def _names(self, piece: int) -> tuple[str, ...]:

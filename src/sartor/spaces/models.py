@@ -40,9 +40,8 @@ class Model:
             state: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
             network.load_state_dict(state.get("state_dict", state))
         except Exception as error:
-            raise UserError(
-                f"{file} holds no weights of this network ({str(error).splitlines()[0]}); give a state dict of it."
-            ) from None
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"{file} holds no weights of this network ({said}); give a state dict of it.") from None
         return network
 
 

@@ -14,7 +14,15 @@ from sartor.workflow.measuring import (
     opened,
     remeasure,
 )
-from sartor.workflow.networks import load_architecture, load_network, method_of, train_network
+from sartor.workflow.networks import (
+    begun,
+    collapse_error,
+    load_architecture,
+    load_network,
+    method_of,
+    tested,
+    train_network,
+)
 from sartor.workflow.oracle import oracle
 from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_task, search
 
@@ -22,7 +30,9 @@ __all__ = [
     "COUNTED",
     "Fit",
     "adapt",
+    "begun",
     "budgets_of",
+    "collapse_error",
     "compare",
     "default_store",
     "describe_found",
@@ -39,5 +49,6 @@ __all__ = [
     "oracle",
     "remeasure",
     "search",
+    "tested",
     "train_network",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sartor.core import Architecture, Json, SearchSpace, Task, UserError
 from sartor.runs import Run, read_json, write_atomic, write_json
+from sartor.spaces.grafts import Grafts
 from sartor.workflow.searching import fits_task
 
 if TYPE_CHECKING:
@@ -37,11 +38,18 @@ def method_of(source: Path) -> str:
 
 
 def train_network(
-    space: SearchSpace, arch: Architecture, task: Task, recipe: Recipe, run: Run, devices: int = 1
+    space: SearchSpace,
+    arch: Architecture,
+    task: Task,
+    recipe: Recipe,
+    run: Run,
+    devices: int = 1,
+    tuned: bool = False,
 ) -> dict[str, Json]:
-    """Train a network from scratch; its weights go to `network.safetensors` of the run, beside the architecture.
+    """Train a network; its weights go to `network.safetensors` of the run, beside the architecture.
 
-    devices: how many share every batch; see `training.loop.train`.
+    devices: how many share every batch, see `training.loop.train`; tuned: begin with the weights that the given model
+    came with, instead of from scratch. Raises UserError for a space that is of no given model.
     """
     import torch
     from safetensors.torch import save
@@ -51,7 +59,7 @@ def train_network(
 
     fits_task(space, task, arch)
     torch.manual_seed(run.torch_seed("weights"))
-    network = space.network(arch)
+    network = begun(space, arch) if tuned else space.network(arch)
     found = train(network, task, recipe, run.stage("train"), devices=devices)
     write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
     write_json(run.path / "architecture.json", space.to_json(arch))
@@ -64,6 +72,13 @@ def train_network(
         "data": task.describe(),
         "input": getattr(task, "normalisation", None),
     }
+
+
+def begun(space: SearchSpace, arch: Architecture) -> nn.Module:
+    """The network with the weights that the given model came with. Raises UserError for a space that is of none."""
+    if not isinstance(space, Grafts):
+        raise UserError(f"networks of space {space.name!r} come with no weights; train them from scratch.")
+    return space.tuned(arch)
 
 
 def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
@@ -82,3 +97,20 @@ def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
             f"{weights} does not fit the architecture ({str(error).splitlines()[0]}); train again."
         ) from None
     return space, arch, network
+
+
+def tested(network: nn.Module, task: Task) -> float:
+    """The task's metric of a trained network on `test`."""
+    return float(task.evaluate(network.to(task.device).eval(), "test")[task.metric.name])
+
+
+def collapse_error(source: Path, task: Task) -> float:
+    """How far the outputs of a trained network as it is deployed are from those of the network, most over a batch."""
+    import torch
+
+    space, _, network = load_network(source)
+    inputs, _ = next(iter(task.batches("valid", size=256, seed=0, epoch=0)))
+    inputs = tuple(x.cpu() for x in inputs)
+    with torch.inference_mode():
+        apart: torch.Tensor = space.deploy(network)(*inputs) - network.eval()(*inputs)
+    return float(apart.abs().max())

@@ -1,0 +1,178 @@
+"""`sartor compress`: a given network cut down to a budget by grafting (Domino)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sartor.cli.common import (
+    Config,
+    Data,
+    Device,
+    JsonFlag,
+    RunDir,
+    Samples,
+    Seed,
+    Set,
+    StoreRef,
+    TargetRef,
+    run_job,
+    run_verb,
+    say_step,
+    set_words,
+    settings_from,
+)
+from sartor.core import Json, UserError, parse_limit
+from sartor.methods import SETTINGS
+from sartor.runs import Run, write_json
+
+WORDS = {"keep": "kept", "graft": "grafted", "first": "partial (first two)", "last": "partial (last two)",
+         "skip": "skipped"}  # fmt: skip
+
+
+def add(app: typer.Typer) -> None:
+    @app.command()
+    def compress(
+        model: Annotated[
+            str, typer.Argument(help="torchvision:NAME[?option=value], run:DIR, or FILE.py:FUNCTION[?option=value].")
+        ],
+        budget: Annotated[
+            list[str] | None, typer.Option("--budget", help="60% of its own latency, 5ms, 3mJ, 200MMACs. Repeatable.")
+        ] = None,
+        weights: Annotated[
+            Path | None, typer.Option(help="Its weights, .safetensors or .pt; of a run they are there.")
+        ] = None,
+        data: Data = "digits",
+        target: TargetRef = "onnxruntime:cpu?threads=1&batch=1",
+        candidates: Annotated[
+            str, typer.Option(help="What may become of a block: keep,graft,first,last,skip; published: keep,graft.")
+        ] = "keep,graft,first,last,skip",
+        predictor: Annotated[str, typer.Option(help="auto, all, or a name that `sartor fit` takes.")] = "auto",
+        samples: Samples = 400,
+        recipe: Annotated[
+            list[str] | None, typer.Option("--recipe", help="key=value of the training, as `sartor train --set`.")
+        ] = None,
+        set_: Set = None,
+        config: Config = None,
+        device: Device = "cpu",
+        store: StoreRef = None,
+        run: RunDir = None,
+        seed: Seed = 0,
+        json: JsonFlag = False,
+    ) -> None:
+        """Compress a given network: blocks lose their inner activations and become one convolution each (Domino).
+
+        Finds the blocks by tracing, measures collapsed networks, searches, trains what it finds from the model's
+        weights where it has any, measures before and after in one sitting, exports, and writes the page.
+
+        Example: sartor compress "torchvision:mobilenet_v2?num_classes=10" --data digits --budget 60%
+        """
+        settings, training = settings_from(config, set_), settings_from(None, recipe)
+        SETTINGS["domino"].of(settings).sensible(len(budget or ()), 0)
+        shares = {limit: _share(limit) for limit in budget or () if limit.endswith("%")}
+        for limit in budget or ():
+            if limit not in shares:
+                parse_limit(limit)
+
+        from sartor import targets, tasks, workflow
+        from sartor.spaces.grafts import Grafts
+        from sartor.training.recipe import Recipe
+
+        Recipe().override(training)
+        task, found_target = tasks.get(data, device), targets.get(target)
+        channels, height, width = getattr(task, "shape", (0, 0, 0))
+        if not channels or height != width:
+            raise UserError(f"networks of square images can be compressed; the data {data} are something else.")
+        space = Grafts(
+            model,
+            weights=None if weights is None else str(weights),
+            channels=channels,
+            resolution=height,
+            candidates=candidates,
+        )
+        workflow.fits_task(space, task)
+
+        def work(opened: Run) -> dict[str, Json]:
+            where = opened.path
+            given, stored = where / "given.json", ["--store", store] if store else []
+            write_json(given, space.to_json(space.unchanged))
+
+            say_step("measure the network as it is")
+            before = run_verb("measure", where / "before", seed, given, "--target", target, *stored)
+            own = before["members"][0]["latency_ms"]
+            limits = [f"{shares[limit] * own!r}ms" if limit in shares else limit for limit in budget or ()]
+
+            say_step(f"search grafts within {' and '.join(limits)}")
+            common = ("--data", data, "--device", device)
+            found = run_verb(
+                "search", where / "search", seed, "domino", "--space", given, *common,
+                *(word for limit in limits for word in ("--budget", limit)), "--target", target,
+                "--predictor", predictor, "--samples", samples, *stored, *set_words(settings),
+            )  # fmt: skip
+            begin = ["--tuned"] if space.trained else []
+            say_step("train what was found" + (", from the weights of the model" if begin else ""))
+            compressed = where / "compressed"
+            trained = run_verb(
+                "train", compressed, seed, where / "search", "--name", "compressed", *common, *begin,
+                *set_words(training),
+            )  # fmt: skip
+            if space.trained:
+                value = workflow.tested(workflow.begun(space, space.unchanged), task)
+            else:
+                say_step("train the network as it was, with the same recipe")
+                value = run_verb(
+                    "train", where / "as-it-was", seed, given, "--name", "as it was", *common, *set_words(training)
+                )["value"]  # fmt: skip
+            say_step("measure both in one sitting, and export")
+            side = run_verb(
+                "measure", where / "compare", seed, given, compressed, "--target", target, *stored,
+                "--sitting", "compare",
+            )["members"]  # fmt: skip
+            run_verb("export", where / "export", seed, compressed)
+            chosen = dict(zip((slot.name for slot in space.slots), found["architecture"]))
+            blocks = {slot.name: WORDS[slot.candidates[chosen[slot.name]]] for slot in space.slots}
+            old, new = side[0]["latency_ms"], side[1]["latency_ms"]
+            return {
+                "target": found_target.id,
+                **{key: found[key] for key in ("space", "architecture", "choices", "budgets", "predicted", "measured")},
+                **{key: found[key] for key in ("gap_percent", "measured_gap_percent", "argmax", "landing", "feasible")},
+                "blocks": {**blocks, **{name: f"refused: {why}" for name, why in space.anatomy.refused.items()}},
+                "latency_ms_before": old,
+                "latency_ms_after": new,
+                "speedup_measured": None if None in (old, new) else old / new,
+                "metric": trained["metric"],
+                "value_before": value,
+                "value_after": trained["value"],
+                "max_abs_error": workflow.collapse_error(compressed, task),
+                "page": str(where / "report.html"),
+            }
+
+        job: dict[str, Any] = {
+            "verb": "compress",
+            "space": space.spec(),
+            "data": task.describe(),
+            "target": found_target.id,
+            "budgets": budget,
+            "predictor": predictor,
+            "samples": samples,
+            "settings": SETTINGS["domino"].of(settings).model_dump(),
+            "recipe": training,
+        }
+        result = run_job(job, seed, run, json, work)
+
+        from sartor.report import report
+
+        report([Path(result["run"])], Path(result["page"]))
+
+
+def _share(limit: str) -> float:
+    """The fraction that a percentage says."""
+    try:
+        share = float(limit.removesuffix("%")) / 100
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise UserError(f"budget {limit!r} is no share of the latency; give more than 0% and less than 100%.")
+    return share
