@@ -209,6 +209,30 @@ def test_a_shared_activation_and_a_view_are_no_obstacle() -> None:
     torch.testing.assert_close(grafted(found, {})(x), network(x))
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50", "resnext50_32x4d"])
+def test_larger_rows_begin_with_the_same_outputs_and_collapse_to_the_same_shape(name) -> None:
+    (first, second, *_) = anatomy(random(models.get_model(name, weights=None))).blocks
+    for block in (first, second):
+        for candidate in ("graft", *(c for c in ("first", "last") if c in candidates(block))):
+            plain = graft(block, candidate, linear="affine").double().eval()
+            large = graft(block, candidate, linear="affine", wider=2, deeper=1).double().eval()
+            channels = next(layer.in_channels for layer in block.chain if isinstance(layer, nn.Conv2d))
+            x = torch.randn(2, channels, 9, 9, dtype=torch.float64)
+            torch.testing.assert_close(large(x), plain(x))
+            torch.testing.assert_close(large.collapse()(x), plain(x))
+            shapes = [[p.shape for p in one.collapse().parameters()] for one in (plain, large)]
+            assert shapes[0] == shapes[1]
+            assert sum(p.numel() for p in large.parameters()) > sum(p.numel() for p in plain.parameters())
+
+
+def test_copies_of_a_channel_learn_different_things() -> None:
+    (block, *_) = anatomy(models.mobilenet_v2(weights=None)).blocks[1:]
+    large = graft(block, "graft", wider=2)
+    large(torch.randn(8, 16, 8, 8)).square().mean().backward()
+    slope = large.rows[0][0].weight.grad
+    assert not torch.allclose(slope[::2], slope[1::2], rtol=1e-3)
+
+
 # ---------------------------------------------------------------------- the space
 
 SMALL = """
@@ -291,6 +315,18 @@ def test_weights_of_the_model_are_where_training_begins(file, tmp_path) -> None:
     for wrong, says in (("other.pt", "no weights of this network"), ("none.pt", "there is no file")):
         with pytest.raises(UserError, match=says):
             Grafts(f"{file}:small", weights=str(tmp_path / wrong), channels=1, resolution=8)
+
+
+def test_what_is_larger_in_training_is_measured_and_counted_as_it_is_deployed(file, small) -> None:
+    pro = Grafts(f"{file}:small", channels=1, resolution=8, wider=2, deeper=1)
+    check_space(pro)
+    arch = (1, 2, 1)
+    assert pro.key(arch) == small.key(arch)
+    assert Complexity(pro, "macs")([arch])[0] == Complexity(small, "macs")([arch])[0]
+    network = pro.network(arch)
+    assert sum(p.numel() for p in network.parameters()) > sum(p.numel() for p in small.network(arch).parameters())
+    shapes = [[p.shape for p in space.deploy(space.network(arch)).parameters()] for space in (pro, small)]
+    assert shapes[0] == shapes[1]
 
 
 def test_candidates_of_a_supernet_share_their_weights(small) -> None:

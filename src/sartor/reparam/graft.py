@@ -22,6 +22,7 @@ from sartor.layers.affine import Affine
 from sartor.reparam.blocks import ACTIVATIONS, Block
 from sartor.reparam.border import Border, collapsed, converted, merged
 from sartor.reparam.merge import Pair, identity, side_by_side
+from sartor.reparam.pro import enlarged
 
 Linear = Literal["identity", "affine"]
 LINEAR = get_args(Linear)
@@ -104,10 +105,13 @@ def graft(
     border: Border = "pad-first",
     linear: Linear = "identity",
     size: Pair | None = None,
+    wider: int = 1,
+    deeper: int = 0,
 ) -> Grafted:
     """The block as that candidate, its weights and statistics shared with the block's. size: as of `Grafted`.
 
-    Raises UserError for a candidate that it has not.
+    wider, deeper: how much larger rows of several convolutions are while they are trained (`reparam.pro`); they share
+    nothing then. Raises UserError for a candidate that it has not.
     """
     if candidate not in candidates(block):
         raise unknown(f"candidate of block {block.name!r}:", candidate, candidates(block))
@@ -129,6 +133,8 @@ def graft(
             rows[-1].append(Affine(_channels(rows[-1])))
     if candidate == "graft" and not after:
         after = [copy.deepcopy(block.chain[gaps[-1]])]
+    if (wider, deeper) != (1, 0):
+        rows = [enlarged(row, wider, deeper) for row in rows]
     return Grafted(rows, between, shortcut, after, border, size)
 
 

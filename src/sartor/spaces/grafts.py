@@ -32,7 +32,9 @@ class Grafts(ChainSpace):
 
     model: `torchvision:NAME`, `run:DIR` or `FILE.py:FUNCTION`; weights: a file of them, default those of the run, if
     any; channels, resolution: of the images; candidates: which of `CANDIDATES` there are, `keep` always; border and
-    linear: of `reparam.graft`. Raises UserError where the network has no block that can be grafted, with the reasons.
+    linear: of `reparam.graft`; wider, deeper: networks to be trained are so much larger where they are merged
+    (Domino-Pro, `reparam.pro`), what is measured and deployed is the same. Raises UserError where the network has no
+    block that can be grafted, with the reasons.
     """
 
     local_parts = True
@@ -47,6 +49,8 @@ class Grafts(ChainSpace):
         candidates: Sequence[str] | str = CANDIDATES,
         border: str = "pad-first",
         linear: str = "identity",
+        wider: int = 1,
+        deeper: int = 0,
     ) -> None:
         from sartor.reparam.border import BORDERS
         from sartor.reparam.graft import LINEAR
@@ -59,9 +63,15 @@ class Grafts(ChainSpace):
         for candidate in chosen:
             if candidate not in CANDIDATES:
                 raise unknown("candidate of space 'grafts':", candidate, CANDIDATES)
-        check_ranges("grafts", ("channels", channels, 1, 4096), ("resolution", resolution, 1, 4096))
+        check_ranges(
+            "grafts",
+            ("channels", channels, 1, 4096),
+            ("resolution", resolution, 1, 4096),
+            ("wider", wider, 1, 16),
+            ("deeper", deeper, 0, 16),
+        )
         self.model, self.weights, self.border, self.linear = model, weights, border, linear
-        self.channels, self.resolution = channels, resolution
+        self.channels, self.resolution, self.wider, self.deeper = channels, resolution, wider, deeper
         self.candidates = tuple(c for c in CANDIDATES if c == "keep" or c in chosen)
         self._source = models.model(model)
         self.anatomy = self._look()
@@ -91,6 +101,8 @@ class Grafts(ChainSpace):
             "candidates": list(self.candidates),
             "border": self.border,
             "linear": self.linear,
+            "wider": self.wider,
+            "deeper": self.deeper,
         }
 
     def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
@@ -182,10 +194,11 @@ class Grafts(ChainSpace):
         return [self._names(i)[0 if slot is None else arch[slot]] for i, (slot, _) in enumerate(self._layout)]
 
     def _modules(self, found: Anatomy, arch: Sequence[int]) -> list[nn.Module]:
-        return [self._module(found, i, name) for i, name in enumerate(self._chosen(arch))]
+        return [self._module(found, i, name, larger=True) for i, name in enumerate(self._chosen(arch))]
 
-    def _module(self, found: Anatomy, piece: int, name: str, sized: bool = True) -> nn.Module:
-        """One piece, its weights those of the anatomy. sized: it knows of which size its inputs are."""
+    def _module(self, found: Anatomy, piece: int, name: str, *, sized: bool = True, larger: bool = False) -> nn.Module:
+        """One piece, its weights those of the anatomy. sized: it knows of which size its inputs are; larger: as it is
+        trained."""
         from torch import nn
 
         from sartor.reparam.graft import graft
@@ -194,7 +207,8 @@ class Grafts(ChainSpace):
         if slot is None:
             return nn.Sequential(*(found.stages[i] for i in stages))  # type: ignore[arg-type]  # modules, where no slot is
         size = self._shapes[piece][1:] if sized and self.border == "bias-map" else None
-        return graft(found.blocks[slot], name, self.border, self.linear, size)  # type: ignore[arg-type]  # checked above
+        more = (self.wider, self.deeper) if larger else (1, 0)
+        return graft(found.blocks[slot], name, self.border, self.linear, size, *more)  # type: ignore[arg-type]  # checked
 
     def _own(self, piece: int, name: str) -> nn.Module:
         return copy.deepcopy(self._module(self.anatomy, piece, name))
