@@ -54,6 +54,9 @@ def add(app: typer.Typer) -> None:
         recipe: Annotated[
             list[str] | None, typer.Option("--recipe", help="key=value of the training, as `sartor train --set`.")
         ] = None,
+        distil: Annotated[
+            bool, typer.Option("--distil", help="Train what is found on the outputs of the model, too; needs weights.")
+        ] = False,
         set_: Set = None,
         config: Config = None,
         device: Device = "cpu",
@@ -93,6 +96,8 @@ def add(app: typer.Typer) -> None:
             candidates=candidates,
         )
         workflow.fits_task(space, task)
+        if distil and not space.trained:
+            raise UserError(f"{model} came with no weights, so that there is nothing to distil; give --weights.")
 
         def work(opened: Run) -> dict[str, Json]:
             where = opened.path
@@ -112,6 +117,7 @@ def add(app: typer.Typer) -> None:
                 "--predictor", predictor, "--samples", samples, *stored, *set_words(settings),
             )  # fmt: skip
             begin = ["--tuned"] if space.trained else []
+            begin += ["--teacher", "model"] if distil else []
             say_step("train what was found" + (", from the weights of the model" if begin else ""))
             compressed = where / "compressed"
             trained = run_verb(
@@ -159,6 +165,7 @@ def add(app: typer.Typer) -> None:
             "samples": samples,
             "settings": SETTINGS["domino"].of(settings).model_dump(),
             "recipe": training,
+            "distil": distil,
         }
         result = run_job(job, seed, run, json, work)
 

@@ -26,6 +26,9 @@ def add(app: typer.Typer) -> None:
         tuned: Annotated[
             bool, typer.Option("--tuned", help="Begin with the weights that a given model came with.")
         ] = False,
+        teacher: Annotated[
+            str | None, typer.Option(help="Run of a training whose outputs are wanted, too; `model`: the given one.")
+        ] = None,
         set_: Set = None,
         config: Config = None,
         device: Device = "cpu",
@@ -51,9 +54,10 @@ def add(app: typer.Typer) -> None:
         recipe = (Recipe.paper(workflow.method_of(source)) if paper else usual).override(changes)
         task = tasks.get(data, device)
         workflow.fits_task(space, task, arch)
+        wise = None if teacher is None else workflow.teacher(teacher, space)
 
         def work(opened: Run) -> dict[str, Json]:
-            result = workflow.train_network(space, arch, task, recipe, opened, devices, tuned)
+            result = workflow.train_network(space, arch, task, recipe, opened, devices, tuned=tuned, teacher=wise)
             following = f"sartor export {shlex.quote(str(opened.path))}"
             return {"name": name, **result, "settings": recipe.model_dump(), "next": following}
 
@@ -65,5 +69,6 @@ def add(app: typer.Typer) -> None:
             "recipe": recipe.model_dump(),
             **({"devices": devices} if devices != 1 else {}),
             **({"tuned": True} if tuned else {}),
+            **({"teacher": teacher} if teacher is not None else {}),
         }
         run_job(job, seed, run, json, work)

@@ -54,6 +54,8 @@ class Recipe(BaseModel):
     )
     decay_bias_and_norm: bool = Field(default=False, description="weight decay also on biases and normalisation layers")
     label_smoothing: float | None = Field(default=None, ge=0, lt=1, description="default: as the task has it")
+    distil: float = Field(default=0.5, ge=0, le=1, description="share of the loss that a teacher has, if there is one")
+    temperature: float = Field(default=4.0, gt=0, description="that logits are divided by beside a teacher's")
     clip_norm: float | None = Field(default=5.0, gt=0, description="largest norm of the gradient; none: any")
     dropout: float | None = Field(default=None, ge=0, lt=1, description="default: as the network has it")
     precision: Precision = Field(default="32-true", description="arithmetic of the network")

@@ -20,6 +20,7 @@ from sartor.workflow.networks import (
     load_architecture,
     load_network,
     method_of,
+    teacher,
     tested,
     train_network,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "oracle",
     "remeasure",
     "search",
+    "teacher",
     "tested",
     "train_network",
 ]

@@ -44,23 +44,30 @@ def train_network(
     recipe: Recipe,
     run: Run,
     devices: int = 1,
+    *,
     tuned: bool = False,
+    teacher: nn.Module | None = None,
 ) -> dict[str, Json]:
     """Train a network; its weights go to `network.safetensors` of the run, beside the architecture.
 
     devices: how many share every batch, see `training.loop.train`; tuned: begin with the weights that the given model
-    came with, instead of from scratch. Raises UserError for a space that is of no given model.
+    came with, instead of from scratch; teacher: its outputs are wanted, too (`training.distil`). Raises UserError for a
+    space that is of no given model.
     """
     import torch
     from safetensors.torch import save
 
     from sartor.spaces.complexity import Complexity
+    from sartor.training.distil import Distilled
     from sartor.training.loop import train
 
     fits_task(space, task, arch)
     torch.manual_seed(run.torch_seed("weights"))
     network = begun(space, arch) if tuned else space.network(arch)
-    found = train(network, task, recipe, run.stage("train"), devices=devices)
+    wanted: Task = task
+    if teacher is not None:
+        wanted = Distilled(task, teacher, share=recipe.distil, temperature=recipe.temperature)
+    found = train(network, wanted, recipe, run.stage("train"), devices=devices)
     write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
     write_json(run.path / "architecture.json", space.to_json(arch))
     macs = float(Complexity(space, "macs")([arch])[0])
@@ -79,6 +86,15 @@ def begun(space: SearchSpace, arch: Architecture) -> nn.Module:
     if not isinstance(space, Grafts):
         raise UserError(f"networks of space {space.name!r} come with no weights; train them from scratch.")
     return space.tuned(arch)
+
+
+def teacher(word: str, space: SearchSpace) -> nn.Module:
+    """Whose outputs are wanted: `model`, the given one as it came, or the run of a training."""
+    if word != "model":
+        return load_network(Path(word))[2]
+    if not isinstance(space, Grafts) or not space.trained:
+        raise UserError(f"networks of space {space.name!r} are of no model with weights; give the run of a training.")
+    return space.tuned(space.unchanged)
 
 
 def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
