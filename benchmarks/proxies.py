@@ -18,27 +18,31 @@ Reduced: 16 px, 2,048 images, 100 networks. Longer: the same networks, 3 epochs 
 the thesis is a pass over all images. Full: all training images, 32 px, 1,004 networks (published count).
 
     python benchmarks/proxies.py [--longer | --full] [--part K --of N]    # several processes fill one file
+    python benchmarks/proxies.py figure     # docs/img/proxies.svg: tau against seconds a network
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import sartor
-from common import Results, interval, parser
+from common import RESULTS, Results, interval, parser
 from sartor import tables
 from sartor.core import F
 from sartor.predictors.evaluate import quality
 from sartor.quality.early import Schedule, bte, early_losses, neg_fraction, tse, tse_ema
 from sartor.quality.estimate import NormalScores
 from sartor.quality.proxies import PROXIES, ProxyScore
+from sartor.report.style import CYCLE, MUTED, canvas, quiet, styled
+from sartor.runs import read_json
 from sartor.spaces.complexity import Complexity
 from sartor.training.tasks import for_search
 
@@ -64,6 +68,7 @@ def relative(losses: F) -> float:
     return float(np.log(np.maximum(losses[0], 1e-12) / np.maximum(losses[-1], 1e-12)).mean())
 
 
+SHOWN = ("BTE", "BTE, clipped", "TSE", "TSE-E", "relative", "synflow", "jacob-cov", "naswot", "zen", "vote")
 LEARNED: dict[str, Callable[[F], float]] = {
     "BTE": bte,
     "BTE, clipped": partial(bte, mode="clipped"),
@@ -76,11 +81,17 @@ LEARNED: dict[str, Callable[[F], float]] = {
 
 def main() -> None:
     options = parser(__doc__)
+    options.add_argument("what", nargs="?", default="measure", choices=["measure", "figure"])
     options.add_argument("--longer", action="store_true", help="fewer epochs of more images")
     options.add_argument("--part", type=int, default=0, help="which part of the networks, from 0")
     options.add_argument("--of", type=int, default=1, help="how many parts there are")
     given = options.parse_args()
     setting: dict[str, Any] = FULL if given.full else LONGER if given.longer else REDUCED
+    if given.what == "figure":
+        out = Path(__file__).parent.parent / "docs" / "img" / "proxies.svg"
+        files = [RESULTS / f"proxies{suffix}.json" for suffix in ("", "_longer", "_full")]
+        drawn([read_json(file) for file in files if file.exists()]).savefig(out, facecolor="white")
+        return
     torch.set_num_threads(1)
     root = os.environ.get("SARTOR_DATA", "../shared/data")
     table = tables.load("nas-bench-201", f"{root}/nas_bench_201.parquet")
@@ -256,6 +267,32 @@ def lowest(values: F) -> F:
     known = values[np.isfinite(values)]
     least = known.min() if len(known) else 0.0
     return np.where(np.isfinite(values), values, least - 1.0)
+
+
+@styled
+def drawn(data: Sequence[dict[str, Any]]) -> Any:
+    """Kendall tau with its interval against seconds a network, a panel per setting."""
+    figure = canvas(3.6)
+    panels = figure.subplots(1, len(data), sharey=True, squeeze=False)[0]
+    for ax, result in zip(panels, data):
+        quiet(ax, grid="both").axhline(0, linewidth=0.8, color=MUTED)
+        rows = result["summary"]["rows"]
+        colours = dict(zip(SHOWN, (*CYCLE, *CYCLE)))
+        for name in SHOWN:
+            mine = [row for row in rows if row["proxy"] == name and row["seconds"] > 0]
+            taus = np.array([[row["Kendall tau"][key] for key in ("mean", "low", "high")] for row in mine]).T
+            x = [row["seconds"] * (1 + 0.03 * SHOWN.index(name)) for row in mine]
+            style = {"marker": "o" if mine[0]["epochs"] else "D", "color": colours[name], "markersize": 4}
+            ax.errorbar(x, taus[0], abs(taus[1:] - taus[0]), linewidth=1, elinewidth=0.6, label=name, **style)
+        counted = next(row for row in rows if row["proxy"] == "macs")["Kendall tau"]["mean"]
+        ax.axhline(counted, linewidth=0.8, linestyle="--", color=MUTED)
+        ax.text(1, counted, "MACs", transform=ax.get_yaxis_transform(), ha="right", va="bottom", color=MUTED)
+        images, count = result["settings"]["images"], result["summary"]["networks"]
+        title = f"{'all' if images is None else f'{images:,}'} images, {count} networks"
+        ax.set(xscale="log", xlabel="seconds a network, one core", title=title)
+    panels[0].set_ylabel("Kendall tau with the accuracy after 200 epochs")
+    panels[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 if __name__ == "__main__":
