@@ -144,6 +144,20 @@ def test_full_and_partial_contexts_average_over_networks() -> None:
     assert one[1][0] == pytest.approx(values[0, 2, 2] - values[0, 0, 2])
 
 
+def test_layers_that_the_average_network_has_not_are_average_where_they_come_to_exist() -> None:
+    """Depths 1 to 4; a deep layer is measured behind average ones, not behind the smallest."""
+    layer = ("small", "middle", "large")
+    deep = [Slot(f"layer{i}", layer, when=(0, frozenset(range(i - 1, 4)))) for i in range(2, 5)]
+    space = Forest([Slot("depth", ("1", "2", "3", "4")), Slot("layer1", layer), *deep])
+    macs = Terms(1.0, (np.zeros(4), *[np.array([1.0, 5.0, 9.0])] * 4))
+    assert average_network(space, macs) in ((1, 1, 1, 0, 0), (2, 1, 1, 1, 0))
+    asked = Counting(TermScore(space, ACCURACY, macs))
+    block_score(space, asked, macs)
+    for j in range(3):
+        assert (3, 1, 1, 1, j) in asked.asked
+    assert (3, 1, 1, 0, 1) not in asked.asked
+
+
 def test_reference_and_average_follow_the_macs() -> None:
     space = Grid(2, 4)
     macs = Terms(1.0, (np.array([1.0, 9, 5, 4]), np.array([2.0, 2, 2, 10])))

@@ -13,8 +13,10 @@ context in which j was measured (`context`). Contexts are all networks (full), s
 every slot has the candidate of average MACs (Algorithm 1): then sum(n_i) - m + 2 networks are asked about in all.
 
 Where we are wider than the paper: a slot that exists only under an earlier choice is measured after the fewest earlier
-changes that make it exist, and counts only where it exists; a slot that others hang on is measured with the base's
-candidates in those. Every form is exact terms, so that `choose.exact` searches it: an additive one, or a ratio of two.
+changes that make it exist, other slots that come to exist by them having the candidate of average MACs, and counts only
+where it exists; a slot that others hang on is measured with the base's candidates in those. The number of networks that
+are asked about is another one then. Every form is exact terms, so that `choose.exact` searches it: an additive one, or
+a ratio of two.
 """
 
 from __future__ import annotations
@@ -40,7 +42,12 @@ def base_network(space: SearchSpace, macs: Terms) -> Architecture:
 
 def average_network(space: SearchSpace, macs: Terms) -> Architecture:
     """The network whose every slot has the candidate with MACs closest to the slot's mean, of equals the first."""
-    return space.canonical([int(np.argmin(np.abs(m - m.mean()))) for m in _below(space, macs)])
+    return space.canonical(_average(space, macs))
+
+
+def _average(space: SearchSpace, macs: Terms) -> Architecture:
+    """Of each slot, also of those that its choices leave out."""
+    return tuple(int(np.argmin(np.abs(m - m.mean()))) for m in _below(space, macs))
 
 
 def _below(space: SearchSpace, macs: Terms) -> list[F]:
@@ -89,16 +96,21 @@ def _not_additive() -> UserError:
 
 
 def differences(
-    space: SearchSpace, score: Score, base: Architecture, contexts: Sequence[Architecture]
+    space: SearchSpace,
+    score: Score,
+    base: Architecture,
+    contexts: Sequence[Architecture],
+    usual: Architecture | None = None,
 ) -> tuple[float, list[F]]:
     """(score of the base network, b): b has (candidates,) per slot, 0 at the base's candidate.
 
-    Each different network is asked about once. A context in which one side failed is left out; a candidate that no
-    context tells of is NaN.
+    usual: of each slot, the candidate where a context has no such slot; default the first. Each different network is
+    asked about once. A context in which one side failed is left out; a candidate that no context tells of is NaN.
     """
     asked: dict[Architecture, int] = {base: 0}
+    usual = usual or (0,) * len(space.slots)
     places = [
-        [[asked.setdefault(a, len(asked)) for a in row] for row in _measured(space, base, contexts, i)]
+        [[asked.setdefault(a, len(asked)) for a in row] for row in _measured(space, base, contexts, usual, i)]
         for i in range(len(space.slots))
     ]
     values = score(list(asked))
@@ -114,22 +126,28 @@ def differences(
 
 
 def _measured(
-    space: SearchSpace, base: Architecture, contexts: Sequence[Architecture], slot: int
+    space: SearchSpace, base: Architecture, contexts: Sequence[Architecture], usual: Architecture, slot: int
 ) -> list[list[Architecture]]:
     """Per context in which the slot can exist: the networks with each of its candidates.
 
-    What hangs on the slot, which its choice may take away, has the base's candidates.
+    What hangs on the slot, which its choice may take away, has the base's candidates; what the context has not, and
+    comes to exist by what the slot needs, the usual ones.
     """
     below = {slot}
     for i, other in enumerate(space.slots):
         if other.when is not None and other.when[0] in below:
             below.add(i)
     fixed = {i: _reference(space, base, i) for i in below - {slot}}
+    needed, when = set[int](), space.slots[slot].when
+    while when is not None:
+        needed.add(when[0])
+        when = space.slots[when[0]].when
     out = []
     for context in contexts:
         exists = space.enable(context, slot)
         if exists is not None:
-            whole = [fixed.get(i, k) for i, k in enumerate(exists)]
+            had = space.active(context)
+            whole = [fixed.get(i, k if had[i] or i in needed else usual[i]) for i, k in enumerate(exists)]
             row = [space.canonical((*whole[:slot], j, *whole[slot + 1 :])) for j in range(len(space.slots[slot]))]
             out.append(row)
     return out
@@ -162,7 +180,8 @@ def block_score(
     """
     base = base_network(space, macs) if base is None else space.canonical(base)
     contexts = [average_network(space, macs)] if contexts is None else list(contexts)
-    value, lost = differences(space, score, base, contexts)
+    usual = _average(space, macs)
+    value, lost = differences(space, score, base, contexts, usual)
     if not np.isfinite(value) or any(np.isnan(b).any() for b in lost):
         raise UserError(
             f"{score.metric.name} of the base network, or of a block in every context, is unknown; block tables need "
@@ -171,13 +190,18 @@ def block_score(
     if mode == "none":
         return TermScore(space, score.metric, Terms(value, tuple(-b for b in lost)))
     macs = _adds_up(space, macs)
-    scale = _scales(space, macs, base, contexts, mode)
+    scale = _scales(space, macs, base, contexts, usual, mode)
     unary = tuple(value * np.asarray(f) - b * s for f, b, s in zip(macs.unary, lost, scale))
     return TermScore(space, score.metric, Terms(value * macs.const, unary, macs.times(value).pair, over=macs))
 
 
 def _scales(
-    space: SearchSpace, macs: Terms, base: Architecture, contexts: Sequence[Architecture], mode: Macs
+    space: SearchSpace,
+    macs: Terms,
+    base: Architecture,
+    contexts: Sequence[Architecture],
+    usual: Architecture,
+    mode: Macs,
 ) -> list[F]:
     """Per slot (candidates,): the MACs that a difference was measured at."""
     sizes = [len(slot) for slot in space.slots]
@@ -187,7 +211,7 @@ def _scales(
         return [np.array([_expected(space, macs, i, j) for j in range(n)]) for i, n in enumerate(sizes)]
     out = []
     for i, n in enumerate(sizes):
-        archs = [arch for row in _measured(space, base, contexts, i) for arch in row]
+        archs = [arch for row in _measured(space, base, contexts, usual, i) for arch in row]
         out.append(macs(space, archs).reshape(-1, n).mean(axis=0) if archs else np.zeros(n))
     return out
 
