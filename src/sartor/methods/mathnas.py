@@ -1,4 +1,4 @@
-"""MathNAS: ask about few networks, predict all of them in closed form, choose by an integer program.
+"""MathNAS: ask about few networks, predict all of them, choose by an integer program.
 
 Q. Wang, S. Cao et al., "MathNAS: If Blocks Have a Role in Mathematical Architecture Design", NeurIPS 2023.
 
@@ -7,16 +7,19 @@ Q. Wang, S. Cao et al., "MathNAS: If Blocks Have a Role in Mathematical Architec
     3  the base network: the largest candidate in every slot
     4  Acc(N) = Acc(base) - sum_i b_i,Ji F_ij / F(N), maximised within the budgets         Eq. 5, 6, 9-11
 
-That is `predictor="blocks"`: sum(n_i) - m + 2 networks are asked about, more with more `contexts` (the partial sampling
-of Eq. 7), and the ratio of Eq. 5 is maximised to proven optimality (`choose.exact`). Where the print is wrong or silent
-`quality.blocks` says what was chosen: which block is the reference, whether F has stem and head, which F stands where.
-The Charnes-Cooper program of the print lacks its normalisation; Dinkelbach's iteration stands instead.
+That is `predictor="blocks"`: sum(n_i) - m + 2 networks are asked about where no slot is conditional, more with more
+`contexts` (the partial sampling of Eq. 7), and the ratio of Eq. 5 is maximised, to proven optimality where costs have
+terms and time allows (`choose.exact`). What the print calls the base net of average FLOPs is N_avg, the context; the
+base network is the one of its super blocks. Where the print is wrong or silent `quality.blocks` says what was chosen:
+which block is the reference, whether F has stem and head, which F stands where (Eq. 6 has one mean F for all blocks,
+`macs=global`; `per_block` here and in `paper()`). The Charnes-Cooper program of the print lacks its normalisation;
+Dinkelbach's iteration stands instead. Costs are predictors fitted on measured networks instead of block tables b^L,
+b^E; with `ridge` they are the same additive form, fitted by least squares.
 
 What we do by default, `predictor="estimate"`: on the whole of NAS-Bench-201 the formula's order is right in a rank
 correlation of .6 to .8, whatever is spent. So `queries` networks are asked about, most drawn at random, the last fifth
 where the estimate says the best may be (`quality.sampling`); ranks are learned by stacked predictors with interactions
-(`quality.estimate`); what has been asked about decides. Costs are predictors fitted on measured networks instead of
-block tables b^L, b^E; with `ridge` they are the same additive form, fitted by least squares.
+(`quality.estimate`); what has been asked about decides.
 
 The oracle is a score that the caller gives (a table, any function), or a supernet trained here, whose sub-networks are
 graded with norms of their own.

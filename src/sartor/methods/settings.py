@@ -265,7 +265,7 @@ class MathNASSettings(Settings):
     predictor: Literal["estimate", "blocks"] = Field(
         "estimate", description="estimate: learnt from random networks (ours); blocks: the published block tables"
     )
-    queries: int = Field(781, ge=8, description="estimate: networks that are asked about")
+    queries: int = Field(781, ge=8, description="estimate: networks that are asked about (ours)")
     active: float = Field(
         0.2, ge=0, le=0.9, description="estimate: share of the queries that go where the best may be (ours)"
     )
@@ -281,7 +281,7 @@ class MathNASSettings(Settings):
     macs: Literal["per_block", "global", "context", "none"] = Field(
         "per_block", description="blocks: the MACs that scale a difference (Eq. 5: per_block, Eq. 6: global)"
     )
-    seconds: float = Field(60.0, gt=0, description="limit for one integer program")
+    seconds: float = Field(60.0, gt=0, description="limit for one integer program; paper: 10 for transformers")
     epochs: int = Field(100, ge=1, description="supernet: passes over the data")
     batch_size: int = Field(64, ge=2, description="supernet")
     optimiser: Optimiser | None = Field(None, description="supernet: sgd or adamw; default: as the space wants (ours)")
