@@ -147,7 +147,7 @@ def budgets_of(kind: str, space: SearchSpace) -> list[Budget]:
 
 def settings_of(method: str, **wanted: Any) -> dict[str, Any]:
     """The small settings that a method knows."""
-    small = {"epochs": 2, "warmup_epochs": 1, "batch_size": 16, "queries": 12, "rounds": 2, **wanted}
+    small = {"epochs": 2, "warmup_epochs": 1, "batch_size": 16, "queries": 12, "networks": 12, "rounds": 2, **wanted}
     small = {"iterations": 2, "population": 4, "keep": 2, "batches": 2, **small}
     return {key: value for key, value in small.items() if key in SETTINGS[method].model_fields}
 

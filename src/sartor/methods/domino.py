@@ -76,10 +76,13 @@ class Domino(DominoSettings):
         if task is None:
             raise UserError("domino grades networks on data; give it a task such as --data digits.")
         small = task if self.classes is None else of_classes(task, self._labels(task, run))
-        quality = Remembered(self._graded(space, small, run), run.stage("proxy"))
+        proxy = run.stage("proxy")
+        quality = Remembered(self._graded(space, small, run), proxy)
         archs = list(dict.fromkeys(space.sample(run.rng("networks"), self.networks)))
         grades = quality(archs)
         graded |= {arch: float(grade) for arch, grade in zip(archs, grades) if np.isfinite(grade)}
+        for _ in proxy.steps(1):
+            proxy.log("graded", networks=len(graded), highest=max(graded.values()), lowest=min(graded.values()))
         if self.predictor == "estimate":
             score = Estimate(space, archs, grades, metric=quality.metric)
             answers, predicted = score.out_of_fold()
@@ -128,6 +131,8 @@ class Domino(DominoSettings):
             every = space.enumerate()
             chunks = iter(lambda: list(islice(every, _AT_ONCE)), [])
             archs = [arch for chunk in chunks for arch in admissible(chunk, budgets)]
+            if not archs and any(budget.sense == "at" for budget in budgets):
+                return self._nearest(space, budgets), "none_found"
             if not archs:
                 raise Unreachable(f"no network is within {' and '.join(map(str, budgets))} together; raise a limit.")
             values = np.concatenate([accuracy(archs[i : i + _AT_ONCE]) for i in range(0, len(archs), _AT_ONCE)])
@@ -155,6 +160,12 @@ class Domino(DominoSettings):
         archs = list(population.told)
         self._front(archs, np.array([population.told[arch] for arch in archs]), budgets, run)
         return population.best()[0], "verified"
+
+    @staticmethod
+    def _nearest(space: SearchSpace, budgets: Sequence[Budget]) -> Architecture:
+        """The network that comes nearest to landing."""
+        archs = list(space.enumerate())
+        return archs[int(np.argmin(Within(space, budgets).distance(archs)))]
 
     @staticmethod
     def _front(archs: Sequence[Architecture], values: F, budgets: Sequence[Budget], run: Run) -> None:
