@@ -147,6 +147,7 @@ def test_tasks_of_few_classes() -> None:
     ("settings", "says"),
     [
         ({"predictor": "pair"}, "targets=10"),
+        ({"targets": 3}, "leave targets out"),
         ({"population": 4, "keep": 4}, "leaves no child"),
         ({"classes": 10, "networks": 8, "epochs": 1}, "give fewer"),
     ],

@@ -107,6 +107,8 @@ def add(app: typer.Typer) -> None:
             say_step("measure the network as it is")
             before = run_verb("measure", where / "before", seed, given, "--target", target, *stored)
             own = before["members"][0]["latency_ms"]
+            if own is None:
+                raise UserError(f"{model} could not be measured on {target}; see `sartor measure {given}`.")
             limits = [f"{shares[limit] * own!r}ms" if limit in shares else limit for limit in budget or ()]
 
             say_step(f"search grafts within {' and '.join(limits)}")
@@ -116,6 +118,8 @@ def add(app: typer.Typer) -> None:
                 *(word for limit in limits for word in ("--budget", limit)), "--target", target,
                 "--predictor", predictor, "--samples", samples, *stored, *set_words(settings),
             )  # fmt: skip
+            if found["landing"] == "none_found":
+                raise UserError(f"no grafts keep {' and '.join(limits)} together; give wider limits with --budget.")
             begin = ["--tuned"] if space.trained else []
             begin += ["--teacher", "model"] if distil else []
             say_step("train what was found" + (", from the weights of the model" if begin else ""))

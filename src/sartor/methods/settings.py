@@ -198,6 +198,10 @@ class DominoSettings(Settings):
                 f"predictor={self.predictor} learns from networks trained on all of the data; give targets=10, or "
                 "predictor=estimate, which does without."
             )
+        if self.targets and self.predictor in ("estimate", "transfer"):
+            raise UserError(
+                f"predictor={self.predictor} does not look at networks trained on all of the data; leave targets out."
+            )
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
