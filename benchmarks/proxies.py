@@ -15,7 +15,8 @@ Search (must show 6, thesis Fig. 4.11): 10 runs of 40 random networks within 35 
 best by each proxy, and its test accuracy. Draws are from the networks above, without replacement within a run.
 
 Reduced: 16 px, 2,048 images, 100 networks. Longer: the same networks, 3 epochs of 10,240 images, because an epoch of
-the thesis is a pass over all images. Full: all training images, 32 px, 1,004 networks (published count).
+the thesis is a pass over all images. Full: all training images, 32 px, 3 epochs, as many as fit of the first 200
+(published: 1,004 networks).
 
     python benchmarks/proxies.py [--longer | --full] [--part K --of N]    # several processes fill one file
     python benchmarks/proxies.py figure     # docs/img/proxies.svg: tau against seconds a network
@@ -61,7 +62,7 @@ REDUCED = {
     "epochs": 7,
 }
 LONGER = {**REDUCED, "images": 10240, "epochs": 3}
-FULL = {"space": "nas-bench-201", "images": None, "resolution": 32, "batch": 256, "networks": 1004, "epochs": 7}
+FULL = {"space": "nas-bench-201", "images": None, "resolution": 32, "batch": 256, "networks": 200, "epochs": 3}
 
 
 def relative(losses: F) -> float:

@@ -9,7 +9,7 @@ pairs of one budget and seed, and are ranked if their 95 % interval excludes zer
 Grades are from 3 epochs over 1,024 images (reduced). The reduced setting is that of `accuracy.py`: 20 px, width 0.5,
 5,000 images, with its floor.
 
-    python benchmarks/refine.py [--full] [--stage search|sitting|train] [--budget K] [--seed S]
+    python benchmarks/refine.py [--full] [--stage fit|search|sitting|train] [--budget K] [--seed S]
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from sartor.spaces.uniform import Uniform
 from sartor.targets.store import Store
 from sartor.training.recipe import Recipe
 
-STAGES, SEEDS, NETWORKS = ("search", "sitting", "train"), (0, 1, 2), ("as it was", "refined", "random", "width")
+STAGES, SEEDS, NETWORKS = ("fit", "search", "sitting", "train"), (0, 1, 2), ("as it was", "refined", "random", "width")
 TOLERANCE = 0.02
 REDUCED = {**ACCURACY, "samples": 300, "limits": [0.19, 0.241], "search": {"batches": 16, "tolerance": TOLERANCE}}
 FULL = {**ACCURACY_FULL, "samples": 1000, "limits": None, "search": {"tolerance": TOLERANCE}}
@@ -86,15 +86,19 @@ def main() -> None:
     def channels(cell: dict[str, Any]) -> Channels:
         return Channels(space, nets[cell["limit_ms"], cell["seed"]])
 
+    def file(cell: dict[str, Any]) -> Path:
+        return CACHE / f"refine{suffix}_{cell['limit_ms']}_{cell['seed']}.safetensors"
+
+    def fitted(cell: dict[str, Any]) -> dict[str, Any]:
+        fit = workflow.fit_predictor(
+            "auto", channels(cell), target, samples=setting["samples"], near=cell["limit_ms"], store=store
+        )
+        fit.predictor.save(file(cell))
+        return {"predictors": fit.report["rows"], "default": fit.report["default"]}
+
     def search(cell: dict[str, Any]) -> dict[str, Any]:
-        own, file = channels(cell), CACHE / f"refine{suffix}_{cell['limit_ms']}_{cell['seed']}.safetensors"
-        report: Any = {}
-        if not file.exists():
-            near = f"{cell['limit_ms']}ms"
-            fit = workflow.fit_predictor("auto", own, target, samples=setting["samples"], near=near, store=store)
-            fit.predictor.save(file)
-            report = {"predictors": fit.report["rows"], "default": fit.report["default"]}
-        budget = Budget(load(file, space=own), cell["limit_ms"])
+        own = channels(cell)
+        budget = Budget(load(file(cell), space=own), cell["limit_ms"])
         stage = CACHE / f"refine{suffix}" / f"{cell['limit_ms']}-{cell['seed']}"
         with Run(stage, {"benchmark": "refine", **cell}, cell["seed"]) as run:
             best = sartor.search("lightnas-channels", own, task, budget=budget, run=run, **setting["search"])
@@ -113,7 +117,6 @@ def main() -> None:
                 100 * float(min(map(min, costs)) - 1),
                 100 * float(max(map(max, costs)) - 1),
             ],
-            **report,
         }
 
     def sitting(cell: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +138,8 @@ def main() -> None:
             result = workflow.train_network(own, same, task, Recipe().override(setting["recipe"]), run)
         return {"accuracy": result["value"], "macs": result["macs"], "params": result["params"]}
 
+    for cell in cells if "fit" in stages else []:
+        results.row({**cell, "what": "fit"}, lambda c=cell: fitted(c))
     for cell in cells if "search" in stages else []:
         results.row({**cell, "what": "search"}, lambda c=cell: search(c))
     for cell in cells if "sitting" in stages else []:

@@ -158,6 +158,18 @@ def test_layers_that_the_average_network_has_not_are_average_where_they_come_to_
     assert (3, 1, 1, 0, 1) not in asked.asked
 
 
+def test_what_a_depth_loses_is_scaled_by_the_layers_it_was_measured_with() -> None:
+    """The law of Eq. 5 holds for a network of depths alone, whose layers are the base's when depths are measured."""
+    layer = ("small", "large")
+    deep = [Slot(f"layer{i}", layer, when=(0, frozenset(range(i - 1, 3)))) for i in range(2, 4)]
+    space = Forest([Slot("depth", ("1", "2", "3")), *deep])
+    macs = Terms(10.0, (np.zeros(3), *[np.array([3.0, 9.0])] * 2))
+    law = Counting(additive(space, 2))
+    predicted = block_score(space, law, macs, mode="per_block")
+    archs = [space.canonical((depth, 1, 1)) for depth in range(3)]
+    np.testing.assert_allclose(predicted(archs), law(archs), rtol=1e-12)
+
+
 def test_reference_and_average_follow_the_macs() -> None:
     space = Grid(2, 4)
     macs = Terms(1.0, (np.array([1.0, 9, 5, 4]), np.array([2.0, 2, 2, 10])))

@@ -54,6 +54,10 @@ def maximise(
     reward: a (candidates,) array per slot (-inf forbids a candidate), or terms; limits: (terms, low, high), any
     form of terms, denominators positive; exclude: architectures not wanted; seconds: time limit altogether;
     enumerate_below: spaces up to this size are enumerated where candidates interact.
+
+    A ratio p(x) / q(x), q > 0, by W. Dinkelbach, "On Nonlinear Fractional Programming", Management Science 13, 1967:
+    from t = 0 on, x maximises p(x) - t q(x), and t becomes p(x) / q(x), until it grows no more; then the maximum of
+    p - t q is 0, and no ratio is above t.
     """
     terms = _terms(reward)
     exclude = [space.canonical(arch) for arch in exclude]
@@ -195,7 +199,12 @@ class _Steps:
                 self._program.exclude(arch)
         never = None if self.exclude else np.concatenate(dominated(self.space, polynomial, self.rows))
         found = self._program.solve(polynomial, max(self.stop - time.monotonic(), 0.01), never)
-        return known if found[:2] == (None, "open") else found
+        if found[1] != "open" or known[0] is None:
+            return found
+        if found[0] is None:
+            return known
+        best = max((known[0], found[0]), key=lambda arch: float(polynomial(self.space, [arch])[0]))
+        return best, "open", min(known[2], found[2])
 
 
 def dominated(space: SearchSpace, reward: Terms, rows: Sequence[Row]) -> list[npt.NDArray[np.bool_]]:

@@ -1,7 +1,15 @@
 """The integer program behind exact choices where candidates interact: one candidate per slot, two-sided limits.
 
-A variable per candidate; the candidates of a slot sum to one, or to "the slot exists" where it hangs on another.
-Products of two choices become continuous variables. Solved by HiGHS.
+    maximise    sum_i,k r_ik x_ik + sum_(i,j),k,l R_ijkl y_ijkl          x binary, 0 <= y <= 1
+    subject to  sum_k x_ik = 1                                          a slot that always exists
+                sum_k x_ik = sum_(k in when) x_pk                       one that hangs on choices of slot p
+                sum_l y_ijkl = x_ik,  sum_k y_ijkl = x_jl               y = x_ik x_jl, both slots always exist
+                sum_l y_ijkl <= x_ik, sum_k y_ijkl <= x_jl,
+                y_ijkl >= x_ik + x_jl - 1                               the same, otherwise
+                low <= costs of the same form <= high                   a row per limit
+                sum_i x_i,a(i) <= slots of a - 1                        an architecture a that is not wanted
+
+Without products these are Eq. 9 - 11 of MathNAS, with any number of budgets. Solved by HiGHS.
 """
 
 from __future__ import annotations

@@ -166,10 +166,10 @@ class MathNAS(MathNASSettings):
             if self.macs != "none":
                 raise
             macs = Terms(0.0, tuple(np.zeros(len(slot)) for slot in space.slots))
-        contexts = [average_network(space, macs)]
+        contexts = [average_network(space, macs)]  # step 1
         if self.contexts > 1:
             contexts = space.sample(run.rng("contexts"), self.contexts)
-        return block_score(space, quality, macs, contexts=contexts, mode=self.macs)
+        return block_score(space, quality, macs, contexts=contexts, mode=self.macs)  # steps 2 to 4
 
     # ------------------------------------------------------------------ choosing
 
@@ -224,5 +224,8 @@ class MathNAS(MathNASSettings):
                 sign = 1.0 if score.metric.better == "more" else -1.0
                 return known[int(np.argmax(sign * score(known)))], "verified"
             together = " and ".join(map(str, budgets))
-            raise Unreachable(f"no network was found within {together} together; raise one of the limits.")
+            raise Unreachable(
+                f"no network was found within {together} together in {self.seconds:g} s; raise one of the limits, or "
+                "give the program more seconds."
+            )
         return best.architecture, best.status

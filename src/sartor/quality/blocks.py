@@ -8,9 +8,10 @@ Q. Wang, S. Cao et al., "MathNAS: If Blocks Have a Role in Mathematical Architec
 
 The base network has the reference, the candidate with most MACs, in every slot; so b is 0 there, and positive where
 accuracy is lost or latency saved. F(N) are the MACs of the whole network, stem and head included: F_ij, their mean over
-the networks with candidate j in slot i (`per_block`), the mean over all networks (`global`, Eq. 6), or those of the
-context in which j was measured (`context`). Contexts are all networks (full), some at random (partial), or one, whose
-every slot has the candidate of average MACs (Algorithm 1): then sum(n_i) - m + 2 networks are asked about in all.
+the networks with candidate j in slot i, the base's candidates in what hangs on it (`per_block`), the mean over all
+networks (`global`, Eq. 6), or those of the context in which j was measured (`context`). Contexts are all networks
+(full), some at random (partial), or one, whose every slot has the candidate of average MACs (Algorithm 1): then
+sum(n_i) - m + 2 networks are asked about in all.
 
 Where we are wider than the paper: a slot that exists only under an earlier choice is measured after the fewest earlier
 changes that make it exist, other slots that come to exist by them having the candidate of average MACs, and counts only
@@ -133,11 +134,7 @@ def _measured(
     What hangs on the slot, which its choice may take away, has the base's candidates; what the context has not, and
     comes to exist by what the slot needs, the usual ones.
     """
-    below = {slot}
-    for i, other in enumerate(space.slots):
-        if other.when is not None and other.when[0] in below:
-            below.add(i)
-    fixed = {i: _reference(space, base, i) for i in below - {slot}}
+    fixed = {i: _reference(space, base, i) for i in _hanging(space, slot)}
     needed, when = set[int](), space.slots[slot].when
     while when is not None:
         needed.add(when[0])
@@ -151,6 +148,15 @@ def _measured(
             row = [space.canonical((*whole[:slot], j, *whole[slot + 1 :])) for j in range(len(space.slots[slot]))]
             out.append(row)
     return out
+
+
+def _hanging(space: SearchSpace, slot: int) -> list[int]:
+    """Slots that exist only under choices of this one, or of what hangs on it."""
+    below = {slot}
+    for i, other in enumerate(space.slots):
+        if other.when is not None and other.when[0] in below:
+            below.add(i)
+    return sorted(below - {slot})
 
 
 def _reference(space: SearchSpace, base: Architecture, slot: int) -> int:
@@ -178,10 +184,10 @@ def block_score(
     and energy; `per_block` is the published predictor of accuracy, `global` its search objective (Eq. 6).
     Raises UserError where the score knows none of what is needed.
     """
-    base = base_network(space, macs) if base is None else space.canonical(base)
+    base = base_network(space, macs) if base is None else space.canonical(base)  # Algorithm 1, step 3
     contexts = [average_network(space, macs)] if contexts is None else list(contexts)
     usual = _average(space, macs)
-    value, lost = differences(space, score, base, contexts, usual)
+    value, lost = differences(space, score, base, contexts, usual)  # step 2
     if not np.isfinite(value) or any(np.isnan(b).any() for b in lost):
         raise UserError(
             f"{score.metric.name} of the base network, or of a block in every context, is unknown; block tables need "
@@ -191,6 +197,7 @@ def block_score(
         return TermScore(space, score.metric, Terms(value, tuple(-b for b in lost)))
     macs = _adds_up(space, macs)
     scale = _scales(space, macs, base, contexts, usual, mode)
+    # step 4: Acc(N) = (Acc(base) F(N) - sum b F_ij) / F(N)
     unary = tuple(value * np.asarray(f) - b * s for f, b, s in zip(macs.unary, lost, scale))
     return TermScore(space, score.metric, Terms(value * macs.const, unary, macs.times(value).pair, over=macs))
 
@@ -208,7 +215,7 @@ def _scales(
     if mode == "global":
         return [np.full(n, _expected(space, macs)) for n in sizes]
     if mode == "per_block":
-        return [np.array([_expected(space, macs, i, j) for j in range(n)]) for i, n in enumerate(sizes)]
+        return [np.array([_expected(space, macs, i, j, base) for j in range(n)]) for i, n in enumerate(sizes)]
     out = []
     for i, n in enumerate(sizes):
         archs = [arch for row in _measured(space, base, contexts, usual, i) for arch in row]
@@ -216,8 +223,13 @@ def _scales(
     return out
 
 
-def _expected(space: SearchSpace, macs: Terms, slot: int | None = None, candidate: int = 0) -> float:
-    """Mean MACs with candidates drawn uniformly and independently, one of them fixed and existing."""
+def _expected(
+    space: SearchSpace, macs: Terms, slot: int | None = None, candidate: int = 0, base: Architecture = ()
+) -> float:
+    """Mean MACs with candidates drawn uniformly and independently, one of them fixed and existing.
+
+    What hangs on it has the base's candidates, as where its difference was measured.
+    """
     chance = [np.full(len(s), 1.0 / len(s)) for s in space.slots]
     if slot is not None:
         chance[slot] = np.eye(len(space.slots[slot]))[candidate]
@@ -227,6 +239,8 @@ def _expected(space: SearchSpace, macs: Terms, slot: int | None = None, candidat
             chance[when[0]] = np.zeros(len(space.slots[when[0]]))
             chance[when[0]][allowed] = 1.0 / max(len(allowed), 1)
             when = space.slots[when[0]].when
+        for i in _hanging(space, slot):
+            chance[i] = np.eye(len(space.slots[i]))[_reference(space, base, i)]
     exists: list[float] = []
     total = macs.const
     for s, p, own in zip(space.slots, chance, macs.unary):

@@ -1,0 +1,465 @@
+"""Domino on CIFAR-10 (JPEG): accuracy at equal measured latency beside width scaling and pruning, and its parts.
+
+Must show (issue Domino, 3, 3b, 6). MobileNetV2 for 32 pixels, all 17 blocks; a base network per seed is trained on
+`train` alone, so that `valid` can grade what begins with its weights. A supernet of grafts grades networks drawn at
+random, and the estimate from these grades chooses within two budgets of measured latency. Beside what Domino finds:
+
+    as it was       the base network, trained on like the others
+    width           the network of the width whose latency is nearest to the limit, from scratch
+    pruned          Torch-Pruning: group magnitudes, all layers ranked together (isomorphic), the share of channels
+                    whose latency is nearest to the limit; channels in eights
+    random          grafts drawn at random among those within 2 % of the limit
+    layers          only `keep` and `skip`, by the same estimate (layer pruning, thesis Fig. 5.4)
+    published       only `keep` and `graft`, by the same estimate
+    pro, distilled  what Domino found, larger while it is trained (thesis 5.3.5), or taught by the base network
+    scratch         what Domino found, from scratch
+    collapsed       what Domino found, collapsed before it is trained instead of behind (thesis Fig. 5.15)
+    linear          what Domino found, merged blocks without an activation behind them (thesis Fig. 5.16)
+
+What begins with the weights of the base network has had its epochs; what is from scratch gets as many more. All are
+measured in one sitting. A ranking is of pairs of one budget and seed, and needs a 95 % interval that excludes zero.
+`first` grafts the first n blocks (thesis Figs. 5.2, 5.3).
+
+Reduced: 20 px, width 0.5, 5,000 images. Full: all images, 32 px, width 1, on a GPU. What is measured (fit, choose,
+sitting) wants a quiet machine; Torch-Pruning has to be installed for `choose` and for the training of what it pruned.
+
+    python benchmarks/domino.py [--full] [--stage NAME] [--seed S] [--network NAME ...]
+    python benchmarks/domino.py [--full] figure     # docs/img/domino.svg
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import networks
+import sartor
+from common import CACHE, RESULTS, Results, interval, parser
+from sartor import workflow
+from sartor.core import Budget, F, Score, Unreachable
+from sartor.core.restricted import Restricted
+from sartor.predictors import load
+from sartor.quality.estimate import Estimate
+from sartor.quality.supernet import SupernetScore, train_supernet
+from sartor.reparam.fold import deployed
+from sartor.reparam.graft import Grafted
+from sartor.report.style import CYCLE, canvas, quiet, styled
+from sartor.runs import Run, read_json
+from sartor.spaces.complexity import Complexity
+from sartor.spaces.grafts import Grafts
+from sartor.targets.store import Store
+from sartor.training.distil import Distilled
+from sartor.training.loop import train
+from sartor.training.recipe import Recipe
+from sartor.training.tasks import for_search
+
+STAGES, SEEDS = ("fit", "base", "grades", "choose", "sitting", "train", "first"), (0, 1, 2)
+CORE = ("domino", "width", "pruned", "as it was")
+EXTRA = ("random", "published", "pro", "distilled", "scratch", "layers", "collapsed", "linear")
+SPEEDUPS = (1.5, 2.2)
+NEAR, DRAWN = 0.02, 20000
+RATIOS = [round(0.04 * i, 2) for i in range(1, 22)]
+REDUCED: dict[str, Any] = {
+    "width": 0.5,
+    "resolution": 20,
+    "data": "parquet:{data}/cifar10?images=5000&resolution=20",
+    "samples": 250,
+    "networks": 150,
+    "base": {"epochs": 30, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
+    "supernet": {"epochs": 10, "batch_size": 64},
+    "recipe": {"epochs": 15, "batch_size": 64, "lr": 0.02, "evaluate_every": 0},
+    "floor": 60.0,
+}
+FULL: dict[str, Any] = {
+    "width": 1.0,
+    "resolution": 32,
+    "data": "parquet:{data}/cifar10",
+    "samples": 250,
+    "networks": 200,
+    "base": {"epochs": 30, "batch_size": 256, "lr": 0.2, "evaluate_every": 0, "precision": "bf16-mixed"},
+    "supernet": {"epochs": 10, "batch_size": 256},
+    "recipe": {"epochs": 15, "batch_size": 256, "lr": 0.05, "evaluate_every": 0, "precision": "bf16-mixed"},
+    "floor": 90.0,
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("what", nargs="?", default="measure", choices=["measure", "figure"])
+    options.add_argument("--stage", choices=STAGES, action="append", help="stages, default all")
+    options.add_argument("--seed", type=int, choices=SEEDS, help="one seed")
+    options.add_argument("--budget", type=int, choices=range(len(SPEEDUPS)), help="one budget")
+    options.add_argument("--network", choices=(*CORE, *EXTRA), action="append", help="of the trainings, default all")
+    given = options.parse_args()
+    if given.what == "figure":
+        data = read_json(RESULTS / f"domino{'_full' if given.full else ''}.json")
+        drawn(data["summary"]).savefig(Path(__file__).parent.parent / "docs" / "img" / "domino.svg", facecolor="white")
+        return
+    bench = Bench(FULL if given.full else REDUCED, "_full" if given.full else "")
+    seeds = SEEDS if given.seed is None else (given.seed,)
+    budgets = range(len(SPEEDUPS)) if given.budget is None else (given.budget,)
+    for stage in given.stage or STAGES:
+        if stage == "fit":
+            bench.row({"what": "fit"}, bench.fit)
+        elif stage == "sitting":
+            for budget in budgets:
+                bench.row({"what": "one sitting", "budget": budget}, partial(bench.sitting, budget))
+        elif stage in ("base", "grades", "choose"):
+            for seed in seeds:
+                bench.row({"what": stage, "seed": seed}, partial(getattr(bench, stage), seed))
+        elif stage == "first":
+            for count in grafted(len(bench.space().slots)):
+                bench.row({"what": "first", "blocks": count}, partial(bench.first, count))
+        else:
+            for name in given.network or (*CORE, *EXTRA):
+                for seed in seeds:
+                    for budget in budgets:
+                        cell = {"what": "train", "network": name, "seed": seed, "budget": budget}
+                        bench.row(cell, partial(bench.train, name, seed, budget))
+    bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
+
+
+class Bench:
+    """The stages, in order; each reads the rows of those before it."""
+
+    def __init__(self, setting: dict[str, Any], suffix: str) -> None:
+        torch.set_num_threads(1)
+        self.setting, self.device = setting, "cuda" if torch.cuda.is_available() else "cpu"
+        self.target = sartor.targets.get("onnxruntime:cpu?threads=1")
+        root = os.environ.get("SARTOR_DATA", "../shared/data")
+        self.task: Any = sartor.tasks.get(setting["data"].format(data=root), self.device)
+        self.results = Results(
+            f"domino{suffix}",
+            "Domino ahead of width scaling, pruning and random grafts at the same measured latency, speed-ups >= 1.5",
+            {
+                **setting,
+                "target": self.target.id,
+                "data_name": self.task.describe(),
+                "seeds": SEEDS,
+                "speed-ups": SPEEDUPS,
+            },
+        )
+        self.row = self.results.row
+        self.files = CACHE / f"domino{suffix}"
+        self.files.mkdir(parents=True, exist_ok=True)
+        self.store = Store(self.files / "measurements.db")
+
+    def needed(self, **cell: Any) -> dict[str, Any]:
+        row = self.results.get(cell)
+        if row is None:
+            raise SystemExit(f"{cell} is missing: run the stage before.")
+        return row
+
+    def space(self, seed: int | None = None, **options: Any) -> Grafts:
+        """seed: with the weights of that base network."""
+        file = None if seed is None else self.files / f"base-{seed}.safetensors"
+        options = {"weights": None if file is None or not file.exists() else os.path.relpath(file), **options}
+        model = options.pop("model", f"networks.py:mobilenet_v2?width={self.setting['width']}")
+        return Grafts(model, resolution=self.setting["resolution"], **options)
+
+    def measured(self, members: list[Any], sitting: str) -> list[float]:
+        rows = workflow.compare(members, self.target, ["latency_ms"], self.store, sitting)
+        return [float("inf") if row["latency_ms"] is None else float(row["latency_ms"]) for row in rows]
+
+    def work(self, name: str, seed: int) -> Any:
+        """A run that a killed process goes on with, on the disk of this machine alone."""
+        return Run(self.files / "runs" / f"{name}-{seed}", {"benchmark": "domino", "of": name}, seed)
+
+    # ------------------------------------------------------------------ stages
+
+    def fit(self) -> dict[str, Any]:
+        """The predictor of latency, the limits, and what needs no weights: widths, and grafts at random."""
+        space = self.space()
+        fit = workflow.fit_predictor("auto", space, self.target, samples=self.setting["samples"], store=self.store)
+        fit.predictor.save(self.files / "latency.safetensors")
+        (own,) = self.measured([(space, space.unchanged)], "as it was")
+        limits = [float(f"{own / speedup:.4g}") for speedup in SPEEDUPS]
+        widths = sorted({round(self.setting["width"] * 0.96**i, 4) for i in range(1, 46)}, reverse=True)
+        scaled = [self.space(model=f"networks.py:mobilenet_v2?width={width}") for width in widths]
+        times = self.measured([(one, one.unchanged) for one in scaled], "widths")
+        nearest = [int(np.argmin(np.abs(np.array(times) - limit))) for limit in limits]
+        counts = grafted(len(space.slots))
+        first = self.measured([(space, tuple(int(i < n) for i in range(len(space.slots)))) for n in counts], "first")
+        drawn = list(dict.fromkeys(space.sample(np.random.default_rng(0), DRAWN)))
+        predicted = fit.predictor(drawn)
+        near = [[a for a, ms in zip(drawn, predicted) if abs(ms / limit - 1) < NEAR] for limit in limits]
+        return {
+            "as it was (ms)": own,
+            "limits (ms)": limits,
+            "predictors": fit.report["rows"],
+            "default": fit.report["default"],
+            "slots": [[slot.name, *slot.candidates] for slot in space.slots],
+            "refused": space.anatomy.refused,
+            "widths": {str(width): ms for width, ms in zip(widths, times)},
+            "width": [widths[i] for i in nearest],
+            "first blocks grafted (ms)": dict(zip(map(str, counts), first)),
+            "random": [[list(arch) for arch in some[: len(SEEDS)]] for some in near],
+        }
+
+    def base(self, seed: int) -> dict[str, Any]:
+        space, recipe = self.space(), Recipe().override(self.setting["base"])
+        with self.work("base", seed) as run:
+            torch.manual_seed(run.torch_seed("weights"))
+            network = networks.mobilenet_v2(self.setting["width"])
+            found = train(network, self.task, recipe, run.stage("train"), split="train")
+        from safetensors.torch import save_file
+
+        state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
+        save_file(state, self.files / f"base-{seed}.safetensors")
+        return {"accuracy": found["value"], "macs": float(Complexity(space, "macs")([space.unchanged])[0])}
+
+    def grades(self, seed: int) -> dict[str, Any]:
+        """Steps 2 and 3 of the method, kept, so that all budgets and kinds of candidates have the same."""
+        space, view = self.space(seed), for_search(self.task)
+        with self.work("grades", seed) as run:
+            supernet = train_supernet(space, view, run.stage("supernet"), lr=0.05, **self.setting["supernet"])
+            archs = list(dict.fromkeys(space.sample(run.rng("networks"), self.setting["networks"])))
+        grades = SupernetScore(space, supernet, view)(archs)
+        return {"architectures": [list(arch) for arch in archs], "grades": grades.tolist()}
+
+    def choose(self, seed: int) -> dict[str, Any]:
+        """Step 4, and the pruned networks of the same latency."""
+        fit, known = self.needed(what="fit"), self.needed(what="grades", seed=seed)
+        space = self.space()
+        latency = load(self.files / "latency.safetensors", space=space)
+        archs = [tuple(arch) for arch in known["architectures"]]
+        estimate = Estimate(space, archs, np.array(known["grades"]), metric=self.task.metric)
+        out: dict[str, Any] = {"explained": estimate.explained, "domino": [], "published": [], "layers": []}
+        for limit in fit["limits (ms)"]:
+            found = sartor.search(
+                "domino", space, None, budget=Budget(latency, limit), objectives=[estimate], seed=seed
+            )
+            out["domino"].append(list(found.architecture))
+            for name, words in (("published", ("keep", "graft")), ("layers", ("keep", "skip"))):
+                kept = {i: [j for j, w in enumerate(s.candidates) if w in words] for i, s in enumerate(space.slots)}
+                only = Restricted(space, kept)
+                budget, quality = Budget(Lifted(latency, only), limit), Lifted(estimate, only)
+                try:
+                    found = sartor.search("domino", only, None, budget=budget, objectives=[quality], seed=seed)
+                except Unreachable:
+                    out[name].append(None)
+                else:
+                    out[name].append(list(only.lift(found.architecture)))
+        files = [self.prune(seed, ratio) for ratio in RATIOS]
+        members = [self._pruned(file) for file in files]
+        times = self.measured(members, f"pruned {seed}")
+        best = [int(np.argmin(np.abs(np.array(times) - limit))) for limit in fit["limits (ms)"]]
+        out["pruned"] = [RATIOS[i] for i in best]
+        out["pruned (ms)"] = dict(zip(map(str, RATIOS), times))
+        return out
+
+    def prune(self, seed: int, ratio: float) -> Path:
+        """The base network with that share of its channels gone."""
+        file = self.files / f"pruned-{seed}-{ratio}.safetensors"
+        if not file.exists():
+            import torch_pruning
+            from safetensors.torch import load_file, save_file
+
+            network = networks.mobilenet_v2(self.setting["width"])
+            network.load_state_dict(load_file(self.files / f"base-{seed}.safetensors"))
+            edge = self.setting["resolution"]
+            torch_pruning.pruner.BasePruner(
+                network.eval(),
+                torch.randn(1, 3, edge, edge),
+                importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+                global_pruning=True,
+                isomorphic=True,
+                pruning_ratio=ratio,
+                round_to=8,
+                ignored_layers=[layer for layer in network.modules() if isinstance(layer, nn.Linear)],
+            ).step()
+            save_file({name: value.contiguous() for name, value in network.state_dict().items()}, file)
+        return file
+
+    def _pruned(self, file: Path) -> tuple[Grafts, tuple[int, ...]]:
+        model = f"networks.py:pruned?file={os.path.relpath(file)}&width={self.setting['width']}"
+        space = self.space(model=model, weights=os.path.relpath(file))
+        return space, space.unchanged
+
+    def member(self, name: str, seed: int, budget: int) -> tuple[Grafts, tuple[int, ...]] | None:
+        """The network of that name; None where nothing of its kind keeps the limit."""
+        fit = self.needed(what="fit")
+        if name == "width":
+            space = self.space(model=f"networks.py:mobilenet_v2?width={fit['width'][budget]}")
+            return space, space.unchanged
+        if name == "as it was":
+            space = self.space(seed)
+            return space, space.unchanged
+        if name == "random":
+            return self.space(seed), tuple(fit["random"][budget][seed])
+        chosen = self.needed(what="choose", seed=seed)
+        if name == "pruned":
+            return self._pruned(self.prune(seed, chosen["pruned"][budget]))
+        larger = {"wider": 2, "deeper": 1} if name == "pro" else {}
+        arch = chosen[name if name in ("published", "layers") else "domino"][budget]
+        return None if arch is None else (self.space(seed, **larger), tuple(arch))
+
+    def sitting(self, budget: int) -> dict[str, Any]:
+        """All networks of a budget, of all seeds, measured together."""
+        names = ("as it was", "domino", "width", "pruned", "random", "published", "layers")
+        members = {
+            (name, seed): self.member(name, seed, budget)
+            for name in names
+            for seed in (SEEDS if name not in ("as it was", "width") else (0,))
+        }
+        there = {key: member for key, member in members.items() if member is not None}
+        times = dict(zip(there, self.measured(list(there.values()), f"sitting {budget}")))
+        return {
+            name: [times.get((name, seed if name not in ("as it was", "width") else 0)) for seed in SEEDS]
+            for name in names
+        }
+
+    def train(self, name: str, seed: int, budget: int) -> dict[str, Any]:
+        member = self.member(name, seed, budget)
+        if member is None:
+            return {"accuracy": None}
+        space, arch = member
+        task: Any = self.task
+        recipe = Recipe().override(self.setting["recipe"])
+        with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"b": "domino"}, seed) as run:
+            torch.manual_seed(run.torch_seed("weights"))
+            if name in ("width", "scratch"):
+                network = space.network(arch)
+                recipe = Recipe().override(
+                    {**self.setting["base"], "epochs": self.setting["base"]["epochs"] + recipe.epochs}
+                )
+            else:
+                network = space.tuned(arch)
+            if name == "distilled":
+                task = Distilled(task, self.space(seed).tuned(space.unchanged))
+            elif name == "collapsed":
+                network = deployed(network)
+            elif name == "linear":
+                _without_last(network)
+            found = train(network, task, recipe, run.stage("train"))
+        return {
+            "accuracy": found["value"],
+            "seconds": found["seconds"],
+            "params": found["params"],
+            "macs": float(Complexity(space, "macs")([arch])[0]),
+        }
+
+    def first(self, count: int) -> dict[str, Any]:
+        """The first blocks grafted; one seed."""
+        space = self.space(0)
+        arch = tuple(int(i < count) for i in range(len(space.slots)))
+        with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"b": "domino"}, 0) as run:
+            torch.manual_seed(run.torch_seed("weights"))
+            found = train(space.tuned(arch), self.task, Recipe().override(self.setting["recipe"]), run.stage("train"))
+        return {"architecture": list(arch), "accuracy": found["value"]}
+
+
+def grafted(blocks: int) -> list[int]:
+    """How many of the first blocks are grafted."""
+    return sorted({*range(0, blocks, 3), blocks})
+
+
+class Lifted(Score):
+    """A score, asked with architectures of a restricted space."""
+
+    def __init__(self, score: Score, space: Restricted) -> None:
+        self.score, self.space, self.metric = score, space, score.metric
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        return self.score([self.space.lift(arch) for arch in archs])
+
+
+def _without_last(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, Grafted) and len(module.rows) == 1 and len(module.rows[0]) > 2:
+            module.after = nn.Sequential()
+
+
+def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
+    """By budget and network, and in pairs over all budgets and seeds."""
+    sat = {row["cell"]["budget"]: row for row in rows if row["cell"]["what"] == "one sitting"}
+    fit = next((row for row in rows if row["cell"]["what"] == "fit"), None)
+    tests = {
+        (row["cell"]["budget"], row["cell"]["seed"], row["cell"]["network"]): row["accuracy"]
+        for row in rows
+        if row["cell"]["what"] == "train" and row["accuracy"] is not None
+    }
+    by_budget, pairs = [], []
+    for budget in sorted({budget for budget, _, _ in tests}):
+        for name in (*CORE, *EXTRA):
+            mine = {seed: value for (b, seed, network), value in tests.items() if (b, network) == (budget, name)}
+            if not mine:
+                continue
+            of = name if budget in sat and name in sat[budget] else "domino"
+            times = [sat[budget][of][seed] for seed in mine] if budget in sat else []
+            by_budget.append(
+                {
+                    "limit (ms)": None if fit is None else fit["limits (ms)"][budget],
+                    "network": name,
+                    "seeds": len(mine),
+                    "accuracy": interval(list(mine.values())),
+                    "latency (ms)": float(np.mean(times)) if times else None,
+                    "speed-up": float(np.mean([o / t for o, t in zip(sat[budget]["as it was"], times)]))
+                    if times
+                    else None,
+                }
+            )
+    for name in (*CORE, *EXTRA):
+        apart = [
+            tests[budget, seed, "domino"] - value
+            for (budget, seed, network), value in tests.items()
+            if network == name and (budget, seed, "domino") in tests
+        ]
+        if name != "domino" and len(apart) > 1:
+            own = interval(apart)
+            verdict = "ahead" if own["low"] > 0 else "behind" if own["high"] < 0 else "undecided"
+            pairs.append({"domino against": name, "pairs": len(apart), "difference": own, "verdict": verdict})
+    bases = [row["accuracy"] for row in rows if row["cell"]["what"] == "base"]
+    return {
+        "rows": by_budget,
+        "pairs": pairs,
+        "floor": floor,
+        "bases": bases,
+        "floor reached": bool(bases) and min(bases) >= floor,
+        "first blocks grafted": [
+            {
+                "blocks": row["cell"]["blocks"],
+                "accuracy": row["accuracy"],
+                "latency (ms)": None if fit is None else fit["first blocks grafted (ms)"][str(row["cell"]["blocks"])],
+            }
+            for row in rows
+            if row["cell"]["what"] == "first"
+        ],
+    }
+
+
+@styled
+def drawn(summary: dict[str, Any]) -> Any:
+    """Accuracy against measured latency; and of the first blocks grafted."""
+    figure = canvas(3.6)
+    left, right = figure.subplots(1, 2)
+    for ax in (left, right):
+        quiet(ax, grid="both")
+    shown = (*CORE, "random", "published", "layers")
+    for name, colour in zip(shown, CYCLE):
+        mine = sorted((r for r in summary["rows"] if r["network"] == name), key=lambda r: r["latency (ms)"])
+        x, y = [r["latency (ms)"] for r in mine], [r["accuracy"]["mean"] for r in mine]
+        spread = [r["accuracy"]["std"] for r in mine]
+        left.errorbar(x, y, spread, marker="o", markersize=4, linewidth=1, color=colour, label=name, capsize=2)
+    left.set(xlabel="measured latency (ms)", ylabel="accuracy on CIFAR-10 (JPEG), %", title="mean and deviation")
+    left.legend(frameon=False, fontsize=7)
+    first = summary["first blocks grafted"]
+    x, y = [row["latency (ms)"] for row in first], [row["accuracy"] for row in first]
+    right.plot(x, y, marker="o", markersize=4, color=CYCLE[0])
+    for row in first:
+        label = str(row["blocks"])
+        right.annotate(label, (row["latency (ms)"], row["accuracy"]), textcoords="offset points", xytext=(4, 4))
+    right.set(xlabel="measured latency (ms)", title="the first blocks grafted, how many")
+    return figure
+
+
+if __name__ == "__main__":
+    main()
