@@ -8,7 +8,7 @@ random, and the estimate from these grades chooses within two budgets of measure
     width           the network of the width whose latency is nearest to the limit, from scratch
     pruned          Torch-Pruning: group magnitudes, all layers ranked together (isomorphic), the share of channels
                     whose latency is nearest to the limit; channels in eights
-    random          grafts drawn at random among those within 2 % of the limit
+    random          grafts at random that land within 2 % below the limit
     layers          only `keep` and `skip`, by the same estimate (layer pruning, thesis Fig. 5.4)
     published       only `keep` and `graft`, by the same estimate
     pro, distilled  what Domino found, larger while it is trained (thesis 5.3.5), or taught by the base network
@@ -48,6 +48,7 @@ from sartor.core import Budget, F, Score, Unreachable
 from sartor.core.restricted import Restricted
 from sartor.predictors import load
 from sartor.quality.estimate import Estimate
+from sartor.quality.sampling import QUICK
 from sartor.quality.supernet import SupernetScore, train_supernet
 from sartor.reparam.fold import deployed
 from sartor.reparam.graft import Grafted
@@ -60,12 +61,12 @@ from sartor.training.distil import Distilled
 from sartor.training.loop import train
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search
+from sartor.workflow.measuring import around
 
 STAGES, SEEDS = ("fit", "base", "grades", "choose", "sitting", "train", "first"), (0, 1, 2)
 CORE = ("domino", "width", "pruned", "as it was")
 EXTRA = ("random", "published", "pro", "distilled", "scratch", "layers", "collapsed", "linear")
 SPEEDUPS = (1.5, 2.2)
-NEAR, DRAWN = 0.02, 20000
 RATIOS = [round(0.04 * i, 2) for i in range(1, 22)]
 REDUCED: dict[str, Any] = {
     "width": 0.5,
@@ -73,6 +74,7 @@ REDUCED: dict[str, Any] = {
     "data": "parquet:{data}/cifar10?images=5000&resolution=20",
     "samples": 250,
     "networks": 150,
+    "iterations": 100,
     "base": {"epochs": 30, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
     "supernet": {"epochs": 10, "batch_size": 64},
     "recipe": {"epochs": 15, "batch_size": 64, "lr": 0.02, "evaluate_every": 0},
@@ -84,6 +86,7 @@ FULL: dict[str, Any] = {
     "data": "parquet:{data}/cifar10",
     "samples": 250,
     "networks": 200,
+    "iterations": 100,
     "base": {"epochs": 30, "batch_size": 256, "lr": 0.2, "evaluate_every": 0, "precision": "bf16-mixed"},
     "supernet": {"epochs": 10, "batch_size": 256},
     "recipe": {"epochs": 15, "batch_size": 256, "lr": 0.05, "evaluate_every": 0, "precision": "bf16-mixed"},
@@ -121,7 +124,7 @@ def main() -> None:
         else:
             for name in given.network or (*CORE, *EXTRA):
                 for seed in seeds:
-                    for budget in budgets:
+                    for budget in budgets if name != "as it was" else (0,):
                         cell = {"what": "train", "network": name, "seed": seed, "budget": budget}
                         bench.row(cell, partial(bench.train, name, seed, budget))
     bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
@@ -188,9 +191,7 @@ class Bench:
         nearest = [int(np.argmin(np.abs(np.array(times) - limit))) for limit in limits]
         counts = grafted(len(space.slots))
         first = self.measured([(space, tuple(int(i < n) for i in range(len(space.slots)))) for n in counts], "first")
-        drawn = list(dict.fromkeys(space.sample(np.random.default_rng(0), DRAWN)))
-        predicted = fit.predictor(drawn)
-        near = [[a for a, ms in zip(drawn, predicted) if abs(ms / limit - 1) < NEAR] for limit in limits]
+        near = [around(space, fit.predictor, limit, len(SEEDS)) for limit in limits]
         return {
             "as it was (ms)": own,
             "limits (ms)": limits,
@@ -201,7 +202,7 @@ class Bench:
             "widths": {str(width): ms for width, ms in zip(widths, times)},
             "width": [widths[i] for i in nearest],
             "first blocks grafted (ms)": dict(zip(map(str, counts), first)),
-            "random": [[list(arch) for arch in some[: len(SEEDS)]] for some in near],
+            "random": [[list(arch) for arch in some] for some in near],
         }
 
     def base(self, seed: int) -> dict[str, Any]:
@@ -231,7 +232,7 @@ class Bench:
         space = self.space()
         latency = load(self.files / "latency.safetensors", space=space)
         archs = [tuple(arch) for arch in known["architectures"]]
-        estimate = Estimate(space, archs, np.array(known["grades"]), metric=self.task.metric)
+        estimate = Estimate(space, archs, np.array(known["grades"]), metric=self.task.metric, members=QUICK)
         out: dict[str, Any] = {"explained": estimate.explained, "domino": [], "published": [], "layers": []}
         for limit in fit["limits (ms)"]:
             found = sartor.search(
@@ -413,7 +414,7 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
             for (budget, seed, network), value in tests.items()
             if network == name and (budget, seed, "domino") in tests
         ]
-        if name != "domino" and len(apart) > 1:
+        if name not in ("domino", "as it was") and len(apart) > 1:
             own = interval(apart)
             verdict = "ahead" if own["low"] > 0 else "behind" if own["high"] < 0 else "undecided"
             pairs.append({"domino against": name, "pairs": len(apart), "difference": own, "verdict": verdict})

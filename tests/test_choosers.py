@@ -191,10 +191,10 @@ def test_asking_again_asks_the_whole_generation() -> None:
 def test_a_repair_goes_to_the_budget_or_says_that_it_cannot() -> None:
     space = Grid(8, 5)
     within = near(space, 0.5, 0.03)
-    repaired = [within.repaired(arch) for arch in space.sample(np.random.default_rng(0), 30)]
-    assert sum(arch is not None for arch in repaired) > 20
-    assert all(within.distance([arch])[0] == 0 for arch in repaired if arch is not None)
-    assert near(space, 3.0).repaired((0,) * 8) is None
+    repaired = within.repaired(space.sample(np.random.default_rng(0), 30))
+    assert len(repaired) > 20
+    assert np.all(within.distance(repaired) == 0)
+    assert near(space, 3.0).repaired([(0,) * 8]) == []
 
 
 def test_the_start_is_in_the_first_generation_where_it_keeps_the_budgets() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sartor.choose.neighbours import single_changes
+from sartor.choose.neighbours import changes_of
 from sartor.choose.sample import RandomSearch
 from sartor.core import Architecture, Budget, F, SearchSpace, UserError
 
@@ -93,16 +93,23 @@ class Within:
             total += (below + np.maximum(costs - high, 0.0)) / budget.limit
         return np.where(np.isnan(total), np.inf, np.where(total <= _ROUNDING, 0.0, total))
 
-    def repaired(self, arch: Architecture) -> Architecture | None:
-        """The end of the steepest descent of `distance` by changes of one slot; None where that ends outside."""
-        (here,) = self.distance([arch])
-        while here > 0:
-            steps = single_changes(self.space, arch)
-            far = self.distance(steps)
-            if not len(far) or far.min() >= here:
-                return None
-            arch, here = steps[int(far.argmin())], far.min()
-        return arch
+    def repaired(self, archs: Sequence[Architecture]) -> list[Architecture]:
+        """The ends within of the steepest descents of `distance` by changes of one slot, in the order of the starts.
+
+        Descents that end outside are left out.
+        """
+        at, far = list(archs), self.distance(archs)
+        going = [i for i in range(len(at)) if far[i] > 0]
+        while going:
+            steps = changes_of(self.space, [at[i] for i in going])
+            there = np.split(self.distance([arch for some in steps for arch in some]), np.cumsum(list(map(len, steps))))
+            left = []
+            for i, some, values in zip(going, steps, there):
+                if len(values) and values.min() < far[i]:
+                    at[i], far[i] = some[int(values.argmin())], values.min()
+                    left += [i] if far[i] > 0 else []
+            going = left
+        return [arch for arch, value in zip(at, far) if value == 0]
 
 
 class Population(RandomSearch):
@@ -183,7 +190,11 @@ class Population(RandomSearch):
         return members + self._made("random", self.population - len(members), self._any, set(members))
 
     def _made(
-        self, name: str, count: int, make: Callable[[np.random.Generator], Architecture], known: set[Architecture]
+        self,
+        name: str,
+        count: int,
+        make: Callable[[np.random.Generator, int], list[Architecture]],
+        known: set[Architecture],
     ) -> list[Architecture]:
         """Up to `count` new architectures that keep the budgets, from the stream of that name."""
         rng = np.random.default_rng([self.seed, self.generation, zlib.crc32(name.encode())])
@@ -191,31 +202,30 @@ class Population(RandomSearch):
         old = known if self.again else known | self.told.keys()
         for _ in range(_ROUNDS):
             if len(made) < count:
-                drawn = [arch for arch in dict.fromkeys(make(rng) for _ in range(_DRAWS)) if arch not in old]
+                drawn = [arch for arch in dict.fromkeys(make(rng, _DRAWS)) if arch not in old]
                 made |= dict.fromkeys(arch for arch, far in zip(drawn, self.within.distance(drawn)) if far == 0)
-        for _ in range(_DRAWS):
-            if len(made) < count and self.within.budgets:
-                arch = self.within.repaired(make(rng))
-                if arch is not None and arch not in old:
-                    made[arch] = None
+        if len(made) < count and self.within.budgets:
+            made |= dict.fromkeys(arch for arch in self.within.repaired(make(rng, _DRAWS)) if arch not in old)
         return list(made)[:count]
 
-    def _any(self, rng: np.random.Generator) -> Architecture:
-        return self.space.sample(rng, 1)[0]
+    def _any(self, rng: np.random.Generator, n: int) -> list[Architecture]:
+        return self.space.sample(rng, n)
 
-    def _crossed(self, parents: Sequence[Architecture], rng: np.random.Generator) -> Architecture:
+    def _crossed(self, parents: Sequence[Architecture], rng: np.random.Generator, n: int) -> list[Architecture]:
         """Line 6: each choice from either of two, from the one that has the slot where only one has."""
-        one, other = (parents[i] for i in rng.integers(len(parents), size=2))
-        mine, theirs = self.space.active(one), self.space.active(other)
-        first = (rng.random(len(one)) < 0.5) & np.array(mine) | ~np.array(theirs)
-        return self.space.canonical([a if f else b for a, b, f in zip(one, other, first)])
+        index = np.array(parents, dtype=np.int64)
+        has = self.space.exists(index)
+        one, other = rng.integers(len(parents), size=(2, n))
+        first = (rng.random((n, index.shape[1])) < 0.5) & has[one] | ~has[other]
+        return self.space.rows(np.where(first, index[one], index[other]))
 
-    def _mutated(self, parents: Sequence[Architecture], rng: np.random.Generator) -> Architecture:
+    def _mutated(self, parents: Sequence[Architecture], rng: np.random.Generator, n: int) -> list[Architecture]:
         """Line 7: each choice drawn anew at a rate, and those that come to exist by it."""
-        parent, anew = parents[int(rng.integers(len(parents)))], rng.random(len(self.space.slots)) < self.gene_rate
-        drawn = [int(rng.integers(len(slot))) for slot in self.space.slots]
-        on = self.space.active(parent)
-        return self.space.canonical([d if a or not o else k for k, d, a, o in zip(parent, drawn, anew, on)])
+        index = np.array(parents, dtype=np.int64)
+        one = rng.integers(len(parents), size=n)
+        anew = rng.random((n, index.shape[1])) < self.gene_rate
+        drawn = rng.integers([len(slot) for slot in self.space.slots], size=anew.shape)
+        return self.space.rows(np.where(anew | ~self.space.exists(index)[one], drawn, index[one]))
 
     def state_dict(self) -> dict[str, Any]:
         return {

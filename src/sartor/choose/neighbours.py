@@ -11,13 +11,21 @@ from sartor.core import Architecture, F, SearchSpace, Terms
 
 def single_changes(space: SearchSpace, arch: Architecture) -> list[Architecture]:
     """Every architecture that differs by the choice of one existing slot (and what hangs on it)."""
-    on = space.active(arch)
-    return [
-        space.canonical((*arch[:i], k, *arch[i + 1 :]))
-        for i, slot in enumerate(space.slots)
-        for k in range(len(slot) if on[i] else 0)
-        if k != arch[i]
-    ]
+    (changes,) = changes_of(space, [arch])
+    return changes
+
+
+def changes_of(space: SearchSpace, archs: Sequence[Architecture]) -> list[list[Architecture]]:
+    """`single_changes` of each."""
+    index = np.array(archs, dtype=np.int64).reshape(len(archs), len(space.slots))
+    slot = np.array([i for i, s in enumerate(space.slots) for _ in range(len(s))], dtype=np.int64)
+    candidate = np.array([k for s in space.slots for k in range(len(s))], dtype=np.int64)
+    differs = (candidate != index[:, slot]) & space.exists(index)[:, slot]
+    which, move = np.nonzero(differs)
+    changed = index[which]
+    changed[np.arange(len(which)), slot[move]] = candidate[move]
+    rows, ends = space.rows(changed), np.cumsum(differs.sum(axis=1))
+    return [rows[end - count : end] for end, count in zip(ends, differs.sum(axis=1))]
 
 
 def double_changes(space: SearchSpace, arch: Architecture, gain: Sequence[F], most: int) -> list[Architecture]:

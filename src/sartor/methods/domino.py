@@ -36,7 +36,7 @@ from sartor.core import Architecture, Budget, F, Found, Json, Score, SearchSpace
 from sartor.methods.settings import DominoSettings
 from sartor.quality.estimate import Estimate
 from sartor.quality.meta import MetaAccuracy
-from sartor.quality.sampling import admissible
+from sartor.quality.sampling import QUICK, admissible
 from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
 from sartor.quality.trained import TrainedScore
 from sartor.runs import Run, write_json
@@ -84,7 +84,7 @@ class Domino(DominoSettings):
         for _ in proxy.steps(1):
             proxy.log("graded", networks=len(graded), highest=max(graded.values()), lowest=min(graded.values()))
         if self.predictor == "estimate":
-            score = Estimate(space, archs, grades, metric=quality.metric)
+            score = Estimate(space, archs, grades, metric=quality.metric, members=QUICK)
             answers, predicted = score.out_of_fold()
             points = {"measured": answers.tolist(), "predicted": {"estimate": predicted.tolist()}}
             write_json(run.path / "answers.json", {"metric": quality.metric.name, "points": points})

@@ -102,8 +102,10 @@ class Estimate(Score):
             unseen[held] = self._say(made, [self.archs[i] for i in held])
         share, _ = nnls(unseen, self._z)
         self.weights = dict(zip(names, map(float, share)))
-        self._weights = share
-        mean = unseen @ share
+        heard = np.flatnonzero(share > 0) if share.any() else np.arange(len(names))  # others need not be asked
+        self._folds = [[made[i] for i in heard] for made in self._folds]
+        unseen, self._weights = unseen[:, heard], share[heard]
+        mean = unseen @ self._weights
         self._unseen = mean
         squares = (self._z - mean) ** 2
         self.explained = 1.0 - float(squares.mean() / max(self._z.var(), 1e-12))
