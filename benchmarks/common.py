@@ -87,6 +87,15 @@ class Results:
             write_json(self.file, self.data)
 
 
+def measured_on(name: str, target: str) -> str:
+    """The target of a file that is there: what is trained on another machine belongs to what was measured.
+
+    Rows say where they are from another machine than that of the file.
+    """
+    file = RESULTS / f"{name}.json"
+    return str(read_json(file)["settings"]["target"]) if file.exists() else target
+
+
 def processors() -> dict[str, str]:
     """Models of the CPU and, where there is one, of the GPU."""
     import torch

@@ -114,7 +114,6 @@ def main() -> None:
             {"architecture": list(arch)},
             lambda a=arch: {"test": float(truth[a]), "pi4_ms": float(ms[a]), **asked(space, task, a, setting)},
         )
-        results.summarise(**summary(results.data["rows"], archs))
     results.summarise(**summary(results.data["rows"], archs))
 
 

@@ -6,8 +6,9 @@ configuration that lands on the same budget. Width: the uniform MobileNetV2-like
 trained with one recipe and measured in one sitting; rows say by how much latencies are apart. Differences are taken in
 pairs of one budget and seed, and are ranked if their 95 % interval excludes zero.
 
-Grades are from 3 epochs over 1,024 images (reduced). The reduced setting is that of `accuracy.py`: 20 px, width 0.5,
-5,000 images, with its floor.
+Grades are from 3 epochs over 1,024 images (reduced). `refined by vote` is found by training-free proxies instead
+(`quality.proxies`, vote), and measured beside the network as it was in a sitting of their own. The reduced setting is
+that of `accuracy.py`: 20 px, width 0.5, 5,000 images, with its floor.
 
     python benchmarks/refine.py [--full] [--stage fit|search|sitting|train] [--budget K] [--seed S]
 """
@@ -26,7 +27,7 @@ import torch
 import sartor
 from accuracy import FULL as ACCURACY_FULL
 from accuracy import REDUCED as ACCURACY
-from common import CACHE, RESULTS, Results, interval, parser
+from common import CACHE, RESULTS, Results, interval, measured_on, parser
 from sartor import workflow
 from sartor.choose.evolve import Population, Within
 from sartor.core import Budget
@@ -39,6 +40,7 @@ from sartor.targets.store import Store
 from sartor.training.recipe import Recipe
 
 STAGES, SEEDS, NETWORKS = ("fit", "search", "sitting", "train"), (0, 1, 2), ("as it was", "refined", "random", "width")
+VOTED = "refined by vote"
 TOLERANCE = 0.02
 REDUCED = {**ACCURACY, "samples": 300, "limits": [0.19, 0.241], "search": {"batches": 16, "tolerance": TOLERANCE}}
 FULL = {**ACCURACY_FULL, "samples": 1000, "limits": None, "search": {"tolerance": TOLERANCE}}
@@ -71,7 +73,13 @@ def main() -> None:
         f"refine{suffix}",
         "accuracy of LightNet, LightNet++, random channels and uniform width at the same measured latency; 2 budgets, "
         "3 seeds; reported also where refining does not win",
-        {**setting, "search": engine.model_dump(), "target": target.id, "data_name": task.describe(), "seeds": SEEDS},
+        {
+            **setting,
+            "search": engine.model_dump(),
+            "target": measured_on(f"refine{suffix}", target.id),
+            "data_name": task.describe(),
+            "seeds": SEEDS,
+        },
     )
     store = Store(CACHE / "refine.db")
     cells = [
@@ -119,6 +127,22 @@ def main() -> None:
             ],
         }
 
+    def voted(cell: dict[str, Any]) -> dict[str, Any]:
+        own = channels(cell)
+        budget = Budget(load(file(cell), space=own), cell["limit_ms"])
+        stage = CACHE / f"refine{suffix}" / f"{cell['limit_ms']}-{cell['seed']}-vote"
+        chosen = {**setting["search"], "proxy": "vote"}
+        with Run(stage, {"benchmark": "refine", "proxy": "vote", **cell}, cell["seed"]) as run:
+            best = sartor.search("lightnas-channels", own, task, budget=budget, run=run, **chosen)
+        return {"refined": list(best.architecture), **{k: best.extras[k] for k in ("score", "unrefined")}}
+
+    def beside(cell: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+        own = channels(cell)
+        archs = [own.unscaled, tuple(row["refined"])]
+        rows = workflow.compare([(own, arch) for arch in archs], target, ["latency_ms"], store, f"vote {cell}")
+        names = ("as it was", VOTED)
+        return {n: {"architecture": list(a), **one} for n, a, one in zip(names, archs, rows)}
+
     def sitting(cell: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
         own = channels(cell)
         scaled = list({uniform.key(a): a for a in uniform.enumerate()}.values())
@@ -142,13 +166,19 @@ def main() -> None:
         results.row({**cell, "what": "fit"}, lambda c=cell: fitted(c))
     for cell in cells if "search" in stages else []:
         results.row({**cell, "what": "search"}, lambda c=cell: search(c))
+        results.row({**cell, "what": "search", "proxy": "vote"}, lambda c=cell: voted(c))
     for cell in cells if "sitting" in stages else []:
         row = results.get({**cell, "what": "search"})
         if row is not None:
             results.row({**cell, "what": "one sitting"}, lambda c=cell, r=row: sitting(c, r))
+        row = results.get({**cell, "what": "search", "proxy": "vote"})
+        if row is not None:
+            results.row({**cell, "what": "one sitting", "proxy": "vote"}, lambda c=cell, r=row: beside(c, r))
     for cell in cells if "train" in stages else []:
-        row = results.get({**cell, "what": "one sitting"})
-        for name in NETWORKS if row is not None else ():
+        row = (results.get({**cell, "what": "one sitting"}) or {}) | (
+            results.get({**cell, "what": "one sitting", "proxy": "vote"}) or {}
+        )
+        for name in (name for name in (*NETWORKS, VOTED) if name in row):
             arch = tuple(row[name]["architecture"])
             key = {**cell, "what": "train", "network": name}
             results.row(key, lambda c=cell, n=name, a=arch: trained(c, n, a))
@@ -157,22 +187,25 @@ def main() -> None:
 
 def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
     """By budget and network, and in pairs over all budgets and seeds."""
-    sat = {(r["cell"]["limit_ms"], r["cell"]["seed"]): r for r in rows if r["cell"]["what"] == "one sitting"}
+    apart_by = {
+        (r["cell"]["limit_ms"], r["cell"]["seed"], name): 100 * (one["latency_ms"] / r["as it was"]["latency_ms"] - 1)
+        for r in rows
+        if r["cell"]["what"] == "one sitting"
+        for name, one in r.items()
+        if name != "cell" and name != "machine"
+    }
     tests = {
         (r["cell"]["limit_ms"], r["cell"]["seed"], r["cell"]["network"]): r["accuracy"]
         for r in rows
         if r["cell"]["what"] == "train"
     }
-    searches = [r for r in rows if r["cell"]["what"] == "search"]
+    searches = [r for r in rows if r["cell"]["what"] == "search" and "proxy" not in r["cell"]]
     by_budget = []
     for limit in sorted({limit for limit, _, _ in tests}):
-        for name in NETWORKS:
+        for name in (*NETWORKS, VOTED):
             mine = {seed: value for (at, seed, network), value in tests.items() if (at, network) == (limit, name)}
             if mine:
-                apart = [
-                    100 * (sat[limit, seed][name]["latency_ms"] / sat[limit, seed]["as it was"]["latency_ms"] - 1)
-                    for seed in mine
-                ]
+                apart = [apart_by[limit, seed, name] for seed in mine]
                 accuracy = interval(list(mine.values())) if len(mine) > 1 else next(iter(mine.values()))
                 by_budget.append(
                     {
@@ -184,16 +217,18 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
                     }
                 )
     pairs = []
-    for name in NETWORKS:
-        apart = [
-            value - tests[limit, seed, name]
-            for (limit, seed, network), value in tests.items()
-            if network == "refined" and (limit, seed, name) in tests
-        ]
-        if name != "refined" and len(apart) > 1:
-            own = interval(apart)
-            verdict = "better" if own["low"] > 0 else "worse" if own["high"] < 0 else "undecided"
-            pairs.append({"refined against": name, "pairs": len(apart), "difference": own, "verdict": verdict})
+    for ours in ("refined", VOTED):
+        for name in (*NETWORKS, VOTED):
+            apart = [
+                value - tests[limit, seed, name]
+                for (limit, seed, network), value in tests.items()
+                if network == ours and (limit, seed, name) in tests
+            ]
+            if name != ours and len(apart) > 1:
+                own = interval(apart)
+                verdict = "better" if own["low"] > 0 else "worse" if own["high"] < 0 else "undecided"
+                row = {"network": ours, "against": name, "pairs": len(apart), "difference": own, "verdict": verdict}
+                pairs.append(row)
     reference = [value for (_, _, network), value in tests.items() if network == "width"]
     return {
         "rows": by_budget,

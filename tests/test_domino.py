@@ -65,7 +65,7 @@ def test_the_budget_is_kept_whoever_grades(space, tmp_path, settings) -> None:
         found = sartor.search("domino", space, tasks.get("digits"), budget=limit, run=run, **{**QUICK, **settings})
     assert found.feasible
     assert found.winner.status in ("optimal", "within")
-    front = read_json(tmp_path / "run" / "search" / "front.json")["points"]
+    front = read_json(tmp_path / "run" / "search" / "front.json")["front"]
     costs, qualities = ([point[key] for point in front] for key in ("cost", "quality"))
     assert costs == sorted(costs)
     assert qualities == sorted(qualities)
@@ -186,7 +186,11 @@ def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsy
     (given,) = session.get_inputs()
     (answer,) = session.run(None, {given.name: np.zeros(given.shape, np.float32)})
     assert answer.shape == (1, 10)
-    assert (tmp_path / "r" / "report.html").read_text().count("<svg") > 2
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert page.count("<svg") > 2
+    for said in ("What became of the blocks", "Where time goes", "Pareto front"):
+        assert said in page
+    assert found["profile_ms"]["before"]["Conv"] > 0
     weights = tmp_path / "r" / "as-it-was" / "network.safetensors"
     again = [*words.replace("--run r", "--run again").split(), *settings]
     space = Grafts("mine.py:small", channels=1, resolution=8)

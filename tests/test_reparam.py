@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,6 +75,21 @@ def test_layers_in_a_row_are_one_when_padding_comes_first(
     assert isinstance(one, nn.Conv2d)
     assert apart(one, layers, x) < EXACT
     assert apart(copy.deepcopy(one).float(), [layer.float() for layer in layers], x.float()) < 1e-4
+
+
+def test_every_combination_of_two_is_one() -> None:
+    """Kernels 1, 3, 5; strides 1, 2; no padding, or what keeps the size; groups 1, 2, depthwise; bias or none."""
+    layer = list(itertools.product((1, 3, 5), (1, 2), (False, True), (1, 2, 4), (False, True)))
+    x, worst = image(4, 15, batch=1), 0.0
+    for one, other in itertools.product(layer, layer):
+        row = [
+            nn.Conv2d(4, 4, kernel, stride, kernel // 2 if padded else 0, groups=groups, bias=bias, dtype=x.dtype)
+            for kernel, stride, padded, groups, bias in (one, other)
+        ]
+        if (15 - 4) // one[1] + 1 >= 5:  # the second kernel fits what is left
+            layers = converted(row, "pad-first")
+            worst = max(worst, apart(collapsed(layers, "pad-first"), layers, x))
+    assert worst < EXACT
 
 
 @given(st.data())

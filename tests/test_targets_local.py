@@ -120,6 +120,16 @@ def test_session_has_the_threads_asked_for(monkeypatch):
     assert {(o.intra_op_num_threads, o.inter_op_num_threads) for o in made} == {(2, 1)}
 
 
+@pytest.mark.parametrize(("reference", "kind"), [("onnxruntime:cpu", "Conv"), ("torch:cpu", "Conv2d")])
+def test_a_profile_says_where_time_goes(reference, kind):
+    spent = quick(reference).profile(ToySpace(2), (0, 0), runs=3)
+    assert kind in spent
+    assert list(spent.values()) == sorted(spent.values(), reverse=True)
+    assert all(0 <= ms < 1e3 for ms in spent.values())
+    with pytest.raises(UserError, match="cannot be profiled"):
+        quick(reference).profile(BrokenSpace(), (2, 0), runs=3)
+
+
 def test_drift_is_warned_about(monkeypatch, caplog):
     clock = [0]
 

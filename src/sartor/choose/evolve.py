@@ -217,7 +217,7 @@ class Population(RandomSearch):
         has = self.space.exists(index)
         one, other = rng.integers(len(parents), size=(2, n))
         first = (rng.random((n, index.shape[1])) < 0.5) & has[one] | ~has[other]
-        return self.space.rows(np.where(first, index[one], index[other]))
+        return self.space.canonical_rows(np.where(first, index[one], index[other]))
 
     def _mutated(self, parents: Sequence[Architecture], rng: np.random.Generator, n: int) -> list[Architecture]:
         """Line 7: each choice drawn anew at a rate, and those that come to exist by it."""
@@ -225,7 +225,7 @@ class Population(RandomSearch):
         one = rng.integers(len(parents), size=n)
         anew = rng.random((n, index.shape[1])) < self.gene_rate
         drawn = rng.integers([len(slot) for slot in self.space.slots], size=anew.shape)
-        return self.space.rows(np.where(anew | ~self.space.exists(index)[one], drawn, index[one]))
+        return self.space.canonical_rows(np.where(anew | ~self.space.exists(index)[one], drawn, index[one]))
 
     def state_dict(self) -> dict[str, Any]:
         return {

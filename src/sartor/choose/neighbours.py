@@ -24,7 +24,7 @@ def changes_of(space: SearchSpace, archs: Sequence[Architecture]) -> list[list[A
     which, move = np.nonzero(differs)
     changed = index[which]
     changed[np.arange(len(which)), slot[move]] = candidate[move]
-    rows, ends = space.rows(changed), np.cumsum(differs.sum(axis=1))
+    rows, ends = space.canonical_rows(changed), np.cumsum(differs.sum(axis=1))
     return [rows[end - count : end] for end, count in zip(ends, differs.sum(axis=1))]
 
 

@@ -141,6 +141,9 @@ def add(app: typer.Typer) -> None:
                 "--sitting", "compare",
             )["members"]  # fmt: skip
             run_verb("export", where / "export", seed, compressed)
+            tells = getattr(found_target, "profile", None)
+            archs = {"before": space.unchanged, "after": tuple(found["architecture"])}
+            profile = {} if tells is None else {word: tells(space, arch) for word, arch in archs.items()}
             chosen = dict(zip((slot.name for slot in space.slots), found["architecture"]))
             blocks = {slot.name: WORDS[slot.candidates[chosen[slot.name]]] for slot in space.slots}
             old, new = side[0]["latency_ms"], side[1]["latency_ms"]
@@ -149,6 +152,7 @@ def add(app: typer.Typer) -> None:
                 **{key: found[key] for key in ("space", "architecture", "choices", "budgets", "predicted", "measured")},
                 **{key: found[key] for key in ("gap_percent", "measured_gap_percent", "argmax", "landing", "feasible")},
                 "blocks": {**blocks, **{name: f"refused: {why}" for name, why in space.anatomy.refused.items()}},
+                "profile_ms": profile,
                 "latency_ms_before": old,
                 "latency_ms_after": new,
                 "speedup_measured": None if None in (old, new) else old / new,

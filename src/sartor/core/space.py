@@ -230,9 +230,9 @@ class SearchSpace(ABC):
         index = np.array(archs).reshape(len(archs), len(self.slots)) if plain else np.zeros((0, 0))
         if not plain or not np.all((index >= 0) & (index < [len(slot) for slot in self.slots])):
             return [self.canonical(arch) for arch in archs]  # says what is wrong
-        return self.rows(np.asarray(index, dtype=np.int64))
+        return self.canonical_rows(np.asarray(index, dtype=np.int64))
 
-    def rows(self, index: npt.NDArray[np.int64]) -> list[Architecture]:
+    def canonical_rows(self, index: npt.NDArray[np.int64]) -> list[Architecture]:
         """The canonical architectures of (n, slots) candidate indices, which have to be in range."""
         return list(map(tuple, np.where(self.exists(index), index, 0).tolist()))
 
@@ -264,7 +264,7 @@ class SearchSpace(ABC):
             counts, total = self._counts[i], sum(self._counts[i])
             share = [c / total if uniform_over == "networks" else 1 / len(counts) for c in counts]
             picks[:, i] = np.minimum(np.searchsorted(np.cumsum(share), draws[:, i], side="right"), len(counts) - 1)
-        return self.rows(picks)
+        return self.canonical_rows(picks)
 
     def sample_wide(self, rng: np.random.Generator, n: int) -> list[Architecture]:
         """`n` architectures whose costs reach further than a uniform sample's, for fitting predictors.

@@ -32,7 +32,7 @@ from torch import nn
 
 from sartor.choose.evolve import Population, Within
 from sartor.choose.solve import check_reachable, standing
-from sartor.core import Architecture, Budget, F, Found, Json, Score, SearchSpace, Task, Unreachable, UserError
+from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
 from sartor.methods.settings import DominoSettings
 from sartor.quality.estimate import Estimate
 from sartor.quality.meta import MetaAccuracy
@@ -136,7 +136,7 @@ class Domino(DominoSettings):
             if not archs:
                 raise Unreachable(f"no network is within {' and '.join(map(str, budgets))} together; raise a limit.")
             values = np.concatenate([accuracy(archs[i : i + _AT_ONCE]) for i in range(0, len(archs), _AT_ONCE)])
-            self._front(archs, values, budgets, run)
+            self._front(archs, values, accuracy.metric, budgets, run)
             best = np.nanargmax if accuracy.metric.better == "more" else np.nanargmin
             return archs[int(best(values))], "optimal"
         population = Population(
@@ -158,7 +158,8 @@ class Domino(DominoSettings):
             best_value = population.told[population.best()[0]]
             evolution.log("generation", generation=step, best=best_value, asked=len(population.told))
         archs = list(population.told)
-        self._front(archs, np.array([population.told[arch] for arch in archs]), budgets, run)
+        told = np.array([population.told[arch] for arch in archs])
+        self._front(archs, told, accuracy.metric, budgets, run)
         return population.best()[0], "verified"
 
     @staticmethod
@@ -168,12 +169,13 @@ class Domino(DominoSettings):
         return archs[int(np.argmin(Within(space, budgets).distance(archs)))]
 
     @staticmethod
-    def _front(archs: Sequence[Architecture], values: F, budgets: Sequence[Budget], run: Run) -> None:
+    def _front(archs: Sequence[Architecture], values: F, metric: Metric, budgets: Sequence[Budget], run: Run) -> None:
         """What the page shows: networks that none beats in both the first cost and what is predicted, as accuracy."""
         score, best = budgets[0].score, -np.inf
+        good = values if metric.better == "more" else -values
         costs, front = score(archs), []
-        for i in np.lexsort((-values, costs)):
-            if values[i] > best:
-                best = values[i]
+        for i in np.lexsort((-good, costs)):
+            if good[i] > best:
+                best = good[i]
                 front.append({"architecture": list(archs[i]), "cost": float(costs[i]), "quality": float(values[i])})
-        write_json(run.path / "front.json", {"cost": score.metric.name, "points": front})
+        write_json(run.path / "front.json", {"cost": score.metric.name, "quality": metric.name, "front": front})

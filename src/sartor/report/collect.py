@@ -26,13 +26,17 @@ _SHAPES: dict[str, type] = {
     "rows": list,
     "points": dict,
     "choices": dict,
+    "front": list,
+    "profile_ms": dict,
+    "blocks": dict,
 }
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """One run as it stands on disk. result: None until it is finished; fit: what `fit.json` holds, and answers what
-    `search/answers.json` of a method that asks does, if there is one.
+    """One run as it stands on disk. result: None until it is finished; fit: what `fit.json` holds, answers what
+    `search/answers.json` of a method that asks does, and front what `search/front.json` of one that looks at many
+    networks does, if there is one.
     """
 
     path: Path
@@ -42,6 +46,7 @@ class Recorded:
     result: Mapping[str, Json] | None = None
     fit: Mapping[str, Json] | None = None
     answers: Mapping[str, Json] | None = None
+    front: Mapping[str, Json] | None = None
     journals: Mapping[str, Sequence[Mapping[str, Json]]] = field(default_factory=dict)
 
     @property
@@ -94,9 +99,9 @@ def _read(directory: Path, given: Path) -> Recorded:
     if not isinstance(run.get("job"), dict) or run.get("schema") != 1:
         raise UserError(f"{directory}/run.json is not one this version reads (schema 1); give another run.")
     name = given.resolve().name if directory == given else f"{given.resolve().name}/{directory.name}"
-    fit, answers = (
+    fit, answers, front = (
         _mapping(directory / name) if (directory / name).exists() else None
-        for name in ("fit.json", "search/answers.json")
+        for name in ("fit.json", "search/answers.json", "search/front.json")
     )
     return Recorded(
         directory,
@@ -106,6 +111,7 @@ def _read(directory: Path, given: Path) -> Recorded:
         _mapping(directory / "result.json") if (directory / "result.json").exists() else None,
         None if fit is None else _usable_fit(fit, directory / "fit.json"),
         None if answers is None else _usable_fit(answers, directory / "search/answers.json"),
+        front,
         {stage: read_lines(directory / stage / "journal.jsonl") for stage in ("search", "train")},
     )
 

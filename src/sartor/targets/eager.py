@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,18 +50,49 @@ class TorchEager(LocalTarget):
         return [pack_module(space, arch, self.batch) for arch in archs]
 
     def load(self, packed: Packed) -> Runnable:
-        assert isinstance(packed.model, nn.Module)
-        dtype = DTYPES[self.precision]
-        network = copy.deepcopy(packed.model).to(self.device, dtype)  # `to` would move the packed one
-        inputs = [x.to(self.device, dtype if x.is_floating_point() else x.dtype) for x in packed.inputs]
+        network, inputs = self._placed(packed)
 
         def run() -> None:
             with torch.inference_mode():
                 network(*inputs)
-            if self.device == "cuda":
-                torch.cuda.synchronize()
+            self._wait()
 
         return run
+
+    def by_kind(self, packed: Packed, runs: int) -> dict[str, float]:
+        """By class of the modules that have none inside; what stands between them is in none."""
+        network, inputs = self._placed(packed)
+        spent: dict[str, float] = {}
+        began: list[float] = []
+
+        def before(*_: Any) -> None:
+            self._wait()
+            began.append(time.perf_counter())
+
+        def after(module: nn.Module, *_: Any) -> None:
+            self._wait()
+            kind = type(module).__name__
+            spent[kind] = spent.get(kind, 0.0) + 1e3 * (time.perf_counter() - began.pop()) / runs
+
+        with torch.inference_mode():
+            network(*inputs)
+            for module in network.modules():
+                if next(module.children(), None) is None:
+                    module.register_forward_pre_hook(before)
+                    module.register_forward_hook(after)
+            for _ in range(runs):
+                network(*inputs)
+        return spent
+
+    def _placed(self, packed: Packed) -> tuple[nn.Module, list[torch.Tensor]]:
+        assert isinstance(packed.model, nn.Module)
+        dtype = DTYPES[self.precision]
+        network = copy.deepcopy(packed.model).to(self.device, dtype)  # `to` would move the packed one
+        return network, [x.to(self.device, dtype if x.is_floating_point() else x.dtype) for x in packed.inputs]
+
+    def _wait(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,8 @@ from sartor.targets.pack import Failed, Packed
 from sartor.targets.timing import Rounds, Runnable, Timed, drift, interleave, visit
 
 logger = logging.getLogger("sartor")
+PROFILED = 30
+"""Inferences that a profile is the mean of."""
 ENERGY_ROUNDS = 3
 """Visits, of at least a second each, that a network gets for its energy."""
 
@@ -74,6 +76,10 @@ class LocalTarget(ABC):
         """Peak memory that loading and running one network adds, in MB (1e6 bytes)."""
 
     @abstractmethod
+    def by_kind(self, packed: Packed, runs: int) -> dict[str, float]:
+        """Milliseconds of one inference that kinds of layers take, as the runtime calls them; mean of `runs`."""
+
+    @abstractmethod
     def start(self) -> None:
         """Load and run something trivial, so that the runtime's own memory is in place."""
 
@@ -99,6 +105,20 @@ class LocalTarget(ABC):
             if name not in self.metrics:
                 raise unknown(f"metric of {self.runtime}:", name, self.metrics)
         return self._measure(space, [space.canonical(arch) for arch in archs], metrics)
+
+    def profile(self, space: SearchSpace, arch: Sequence[int], runs: int = PROFILED) -> dict[str, float]:
+        """Milliseconds of one inference by kind of layer, most first; watching them makes the sum more than a latency.
+
+        Raises UserError where the network does not run.
+        """
+        packed = self.pack(space, [space.canonical(arch)])[0]
+        with self.settings():
+            live = packed if isinstance(packed, Failed) else self._live(packed)
+            if isinstance(packed, Failed) or isinstance(live, Failed):
+                failed = packed if isinstance(packed, Failed) else live
+                raise UserError(f"the network cannot be profiled on {self.id} ({failed}); see `sartor measure`.")
+            spent = self.by_kind(packed, runs)
+        return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
     def _measure(
         self, space: SearchSpace, archs: Sequence[Architecture], metrics: Sequence[str]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ SESSION = {
     # Threads wait actively inside a run, as in deployment, but not after it: other sessions are alive here.
     "session.force_spinning_stop": "1",
 }
+
+_WARM = 5  # inferences before those that are profiled
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,31 @@ class OnnxRuntime(LocalTarget):
         return pack_onnx(space, archs, self.batch, self.cache)
 
     def load(self, packed: Packed) -> Runnable:
+        session, feed = self._session(packed)
+        return lambda: session.run(["output"], feed)
+
+    def by_kind(self, packed: Packed, runs: int) -> dict[str, float]:
+        """By operator, after fusion: an activation that is part of its convolution is none of its own."""
+        spent: dict[str, float] = {}
+        with tempfile.TemporaryDirectory() as scratch:
+            session, feed = self._session(packed, profiled=f"{scratch}/profile")
+            for _ in range(_WARM + runs):
+                session.run(["output"], feed)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        began = sorted(event["ts"] for event in events if event.get("name") == "model_run")
+        for event in events:
+            if str(event.get("name")).endswith("_kernel_time") and event["ts"] >= began[_WARM]:
+                kind = event["args"]["op_name"]
+                spent[kind] = spent.get(kind, 0.0) + event["dur"] / 1e3 / runs
+        return spent
+
+    def _session(self, packed: Packed, profiled: str = "") -> tuple[Any, dict[str, Any]]:
+        """The session and what it is fed with. profiled: prefix of a file that it writes where time goes to."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        if profiled:
+            options.enable_profiling, options.profile_file_prefix = True, profiled
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -66,7 +92,7 @@ class OnnxRuntime(LocalTarget):
         with _denormals():
             session = onnxruntime.InferenceSession(packed.model, options, providers=["CPUExecutionProvider"])
         feed = {f"input{k}": x.numpy() for k, x in enumerate(packed.inputs)}
-        return lambda: session.run(["output"], feed)
+        return session, feed
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[dict[str, Any]]:
