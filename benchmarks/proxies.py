@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.ticker import NullFormatter
 
 import sartor
 from common import RESULTS, Results, interval, parser
@@ -289,7 +290,10 @@ def drawn(data: Sequence[dict[str, Any]]) -> Any:
         ax.text(1, counted, "MACs", transform=ax.get_yaxis_transform(), ha="right", va="bottom", color=MUTED)
         images, count = result["settings"]["images"], result["summary"]["networks"]
         title = f"{'all' if images is None else f'{images:,}'} images, {count} networks"
-        ax.set(xscale="log", xlabel="seconds a network, one core", title=title)
+        where = "shared GPU" if "gpu" in result["machine"] else "one core"
+        ax.set(xscale="log", xlabel=f"seconds a network, {where}", title=title)
+        ax.set_xlim(left=10 ** np.floor(np.log10(min(row["seconds"] for row in rows if row["seconds"] > 0))))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     panels[0].set_ylabel("Kendall tau with the accuracy after 200 epochs")
     panels[-1].legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

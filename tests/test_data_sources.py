@@ -46,6 +46,7 @@ def refused(reference: str, *words: str) -> None:
         ("digits?name=x", ("unknown option", "'name'")),
         ("digits?resolution=big", ("resolution=big", "whole number")),
         ("digits?resolution=0", ("at least 1",)),
+        ("digits?channels=2", ("channels=2", "3 (RGB)")),
         ("digits?resolution", ("key=value",)),
         ("parquet", ("parquet:PATH",)),
         ("parquet?path=x", ("parquet:PATH",)),

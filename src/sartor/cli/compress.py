@@ -70,7 +70,8 @@ def add(app: typer.Typer) -> None:
         Finds the blocks by tracing, measures collapsed networks, searches, trains what it finds from the model's
         weights where it has any, measures before and after in one sitting, exports, and writes the page.
 
-        Example: sartor compress "torchvision:mobilenet_v2?num_classes=10" --data digits --budget 60%
+        Example: sartor compress "torchvision:mobilenet_v2?num_classes=10&width_mult=0.25"
+        --data "digits?channels=3&resolution=32" --budget 60%
         """
         settings, training = settings_from(config, set_), settings_from(None, recipe)
         SETTINGS["domino"].of(settings).sensible(len(budget or ()), 0)

@@ -16,20 +16,30 @@ from sartor.data.images import ImageSet, image_set, own_split
 from sartor.data.vision import import_torchvision
 
 
-def digits(*, resolution: int | None = None) -> ImageSet:
-    """scikit-learn's 1,797 grey 8x8 digits; a fixed random fifth is the test part."""
+def digits(*, resolution: int | None = None, channels: int = 1) -> ImageSet:
+    """scikit-learn's 1,797 grey 8x8 digits; a fixed random fifth is the test part.
+
+    channels: 1, or 3 for networks that take RGB. Raises UserError for others.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = torch.from_numpy((bunch.images * (255 / 16)).round().astype(np.uint8)).unsqueeze(1)
+    images = _wide(torch.from_numpy((bunch.images * (255 / 16)).round().astype(np.uint8)), channels)
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     train, test = own_split(len(images), 0.2, "digits")
     parts = (images[train], labels[train]), (images[test], labels[test])
     return image_set("digits", *parts, augmentation="shift", resolution=resolution)
 
 
-def fashion_mnist(path: str, *, resolution: int | None = None) -> ImageSet:
-    """Fashion-MNIST (or any set in its format) from a folder with the four idx .gz files."""
+def _wide(grey: Tensor, channels: int) -> Tensor:
+    """(n, channels, height, width) of (n, height, width)."""
+    if channels not in (1, 3):
+        raise UserError(f"option channels={channels} must be 1 (grey) or 3 (RGB); change it.")
+    return grey.unsqueeze(1).repeat(1, channels, 1, 1)
+
+
+def fashion_mnist(path: str, *, resolution: int | None = None, channels: int = 1) -> ImageSet:
+    """Fashion-MNIST (or any set in its format) from a folder with the four idx .gz files. channels: as of `digits`."""
     folder = existing(path, "fashion-mnist")
     parts = []
     for prefix in ("train", "t10k"):
@@ -37,7 +47,7 @@ def fashion_mnist(path: str, *, resolution: int | None = None) -> ImageSet:
         labels = _idx(folder / f"{prefix}-labels-idx1-ubyte.gz", 1)
         if len(images) != len(labels):
             raise UserError(f"{folder}: {len(images)} {prefix} images but {len(labels)} labels; restore the files.")
-        parts.append((images.unsqueeze(1), labels.long()))
+        parts.append((_wide(images, channels), labels.long()))
     return image_set("Fashion-MNIST", parts[0], parts[1], augmentation="shift_flip", resolution=resolution)
 
 

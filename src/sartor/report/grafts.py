@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from matplotlib.figure import Figure
 
 from sartor.core import show
@@ -59,16 +61,17 @@ def blocks(run: Recorded) -> str:
     if run.verb != "compress" or not became:
         return ""
     out = html.heading("What became of the blocks")
-    changed = [i for i, word in enumerate(became.values()) if word != "kept" and not word.startswith("refused")]
-    out += html.table(["block", "what became of it"], list(became.items()), chosen=changed, text=(0, 1))
+    rows = sorted(became.items(), key=lambda row: [int(w) if w.isdigit() else w for w in re.split(r"(\d+)", row[0])])
+    changed = [i for i, (_, word) in enumerate(rows) if word != "kept" and not word.startswith("refused")]
+    out += html.table(["block", "what became of it"], rows, chosen=changed, text=(0, 1))
     profile = run.get("profile_ms") or {}
     before, after = profile.get("before") or {}, profile.get("after") or {}
     if before or after:
         kinds = sorted({*before, *after}, key=lambda kind: -max(before.get(kind, 0.0), after.get(kind, 0.0)))
-        rows = [[kind, *(f"{spent.get(kind, 0.0):.3g}" for spent in (before, after))] for kind in kinds]
-        rows.append(["together", *(f"{sum(spent.values()):.3g}" for spent in (before, after))])
+        spent_by = [[kind, *(f"{spent.get(kind, 0.0):.3g}" for spent in (before, after))] for kind in kinds]
+        spent_by.append(["together", *(f"{sum(spent.values()):.3g}" for spent in (before, after))])
         out += html.heading("Where time goes")
-        out += html.table(["kind of layer", "before (ms)", "after (ms)"], rows, chosen=[len(rows) - 1])
+        out += html.table(["kind of layer", "before (ms)", "after (ms)"], spent_by, chosen=[len(spent_by) - 1])
         out += html.paragraph(
             f"Of one inference on {run.get('target')}, as the runtime calls its layers after what it fuses; the mean "
             "of several. Watching each layer costs time: together they take longer than the latency.",
