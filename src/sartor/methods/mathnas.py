@@ -127,7 +127,7 @@ class MathNAS(MathNASSettings):
             return Learned(self._blocks(space, quality, run))
         queries = min(self.queries, space.size)
         first = max(LEAST, round((1.0 - self.active) * queries))
-        batch = max(1, math.ceil((queries - first) / self.rounds))
+        batch = math.ceil((queries - first) / self.rounds) or first  # all at once where nothing is active
         seed = run.torch_seed("ask") % 2**32
         sampler = ActiveSampling(space, metric=quality.metric, first=first, batch=batch, budgets=budgets, seed=seed)
         for step in run.stage("ask").steps(1 + self.rounds, sampler=sampler):
