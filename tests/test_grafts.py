@@ -335,6 +335,13 @@ def test_candidates_of_a_supernet_share_their_weights(small) -> None:
     assert one == sum(p.numel() for p in small.network(small.unchanged).parameters())
 
 
+def test_a_run_that_holds_others_says_which_of_them_has_the_network(tmp_path) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "architecture.json").write_text("{}")
+    with pytest.raises(UserError, match=f"give {tmp_path}/search"):
+        Grafts(f"run:{tmp_path}")
+
+
 @pytest.mark.parametrize("border", BORDERS)
 def test_deployed_networks_answer_the_same(file, border) -> None:
     space = Grafts(f"{file}:small", channels=1, resolution=8, border=border, linear="affine")
@@ -351,7 +358,7 @@ def test_deployed_networks_answer_the_same(file, border) -> None:
         ("torchvision:resnet19", {}, "unknown torchvision model 'resnet19'"),
         ("torchvision:resnet18?classes=3", {}, "builds no network"),
         ("resnet18", {}, "none of torchvision:NAME"),
-        ("run:nowhere", {}, "holds no architecture.json"),
+        ("run:nowhere", {}, "holds no architecture.json; give the directory of a finished"),
         ("nowhere.py:small", {}, "there is no file"),
         ("FILE:large", {}, "no function 'large'"),
         ("FILE:text", {}, "has to return an nn.Module"),

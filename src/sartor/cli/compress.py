@@ -74,9 +74,11 @@ def add(app: typer.Typer) -> None:
         --data "digits?channels=3&resolution=32" --budget 60%
         """
         settings, training = settings_from(config, set_), settings_from(None, recipe)
-        SETTINGS["domino"].of(settings).sensible(len(budget or ()), 0)
-        shares = {limit: _share(limit) for limit in budget or () if limit.endswith("%")}
-        for limit in budget or ():
+        if not budget:
+            raise UserError("compress needs a budget; add one such as --budget 60% (of its latency), or --budget 5ms.")
+        SETTINGS["domino"].of(settings).sensible(len(budget), 0)
+        shares = {limit: _share(limit) for limit in budget if limit.endswith("%")}
+        for limit in budget:
             if limit not in shares:
                 parse_limit(limit)
 
@@ -110,7 +112,7 @@ def add(app: typer.Typer) -> None:
             own = before["members"][0]["latency_ms"]
             if own is None:
                 raise UserError(f"{model} could not be measured on {target}; see `sartor measure {given}`.")
-            limits = [f"{shares[limit] * own!r}ms" if limit in shares else limit for limit in budget or ()]
+            limits = [f"{shares[limit] * own!r}ms" if limit in shares else limit for limit in budget]
 
             say_step(f"search grafts within {' and '.join(limits)}")
             common = ("--data", data, "--device", device)

@@ -180,7 +180,7 @@ class Grafts(ChainSpace):
         except Exception as error:
             raise UserError(
                 f"{self.model} does not take images of {self.channels} x {self.resolution} x {self.resolution} "
-                f"({str(error).partition(chr(10))[0]}); give images, or a network, of another size."
+                f"({str(error).partition(chr(10))[0]}); give data, or a network, that fit (grey data: ?channels=3)."
             ) from None
         return shapes
 

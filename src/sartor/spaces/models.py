@@ -60,6 +60,16 @@ def model(reference: str) -> Model:
     )
 
 
+def architecture_file(run: Path) -> Path:
+    """Where a finished search or training keeps its network. Raises UserError for a run of neither."""
+    file = run / "architecture.json"
+    if not file.exists():
+        below = [one for name in ("search", "compressed") if (one := run / name / file.name).exists()]
+        give = f"give {below[0].parent}" if below else "give the directory of a finished search or training"
+        raise UserError(f"{run} holds no architecture.json; {give}.")
+    return file
+
+
 def _told(reference: str, make: Callable[[], Any]) -> Callable[[], nn.Module]:
     from torch import nn
 
@@ -93,10 +103,7 @@ def _torchvision(name: str, options: dict[str, Any]) -> Callable[[], Any]:
 def _of_run(source: Path) -> Model:
     from sartor.spaces import from_spec
 
-    file = source / "architecture.json"
-    if not file.exists():
-        raise UserError(f"{source} holds no architecture.json; give the directory of a finished search or training.")
-    data = read_json(file)
+    data = read_json(architecture_file(source))
     space = from_spec(data.get("space") if isinstance(data, dict) else None)
     arch, weights = space.from_json(data), source / "network.safetensors"
     return Model(lambda: space.network(arch), weights if weights.exists() else None)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sartor.core import Architecture, Json, SearchSpace, Task, UserError
 from sartor.runs import Run, read_json, write_atomic, write_json
 from sartor.spaces.grafts import Grafts
+from sartor.spaces.models import architecture_file
 from sartor.workflow.searching import fits_task
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
     """Space and architecture of a run directory or an architecture file. Raises UserError when there is none."""
     from sartor.spaces import from_spec
 
-    file = source / "architecture.json" if source.is_dir() else source
-    if source.is_dir() and not file.exists():
-        raise UserError(f"{source} holds no architecture.json; give the directory of a finished search or training.")
+    file = architecture_file(source) if source.is_dir() else source
     data = read_json(file)
     if not isinstance(data, dict) or "space" not in data:
         raise UserError(f"{file} is not an architecture file; write it with sartor.")

@@ -56,7 +56,7 @@ def fits_task(space: SearchSpace, task: Task, arch: Sequence[int] | None = None)
         query = "&".join(f"{k}={wants}" for k, (_, wants) in wrong.items())
         known = wrong.keys() <= space.spec().keys()
         advice = f"add ?{query} to the space" if known else f"use a space with {query.replace('&', ', ')}"
-        raise UserError(f"space {space.name!r} and the data differ in {said}; {advice}.")
+        raise UserError(f"space {space.name!r} and the data differ in {said}; {advice}, or other --data.")
 
 
 def _taken(space: SearchSpace, arch: Sequence[int] | None) -> dict[str, Any]:
