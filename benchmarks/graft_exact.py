@@ -6,7 +6,7 @@ Single precision: whether both answer the same class, on 1,000 random images of 
 the two best logits are further apart than the largest difference seen; the classifier is centred on those images, so
 that answers are of many classes.
 
-Minutes a cell, ResNet-50 at 224 pixels half an hour.
+Minutes a cell.
 
     python benchmarks/graft_exact.py [--network NAME] [--pixels N]
 """
