@@ -163,7 +163,7 @@ def summary(rows: list[dict[str, Any]], archs: list[tuple[int, ...]]) -> dict[st
     """Correlations of every estimator, over all networks and over either half of those that were drawn."""
     place = {arch: i for i, arch in enumerate(archs)}
     rows = sorted(rows, key=lambda row: place[tuple(row["cell"]["architecture"])])
-    first = np.array([place[tuple(row["cell"]["architecture"])] < len(archs) // 2 for row in rows], dtype=bool)
+    first = np.arange(len(rows)) < len(rows) // 2
     halves = np.flatnonzero(first), np.flatnonzero(~first)
     if min(map(len, halves)) < 4:
         return {"rows": [{"networks": len(rows)}]}

@@ -112,12 +112,15 @@ class LocalTarget(ABC):
         Raises UserError where the network does not run.
         """
         packed = self.pack(space, [space.canonical(arch)])[0]
-        with self.settings():
-            live = packed if isinstance(packed, Failed) else self._live(packed)
-            if isinstance(packed, Failed) or isinstance(live, Failed):
-                failed = packed if isinstance(packed, Failed) else live
-                raise UserError(f"the network cannot be profiled on {self.id} ({failed}); see `sartor measure`.")
-            spent = self.by_kind(packed, runs)
+        spent: dict[str, float] | Failed = packed if isinstance(packed, Failed) else {}
+        if isinstance(packed, Packed):
+            try:
+                with self.settings():
+                    spent = self.by_kind(packed, runs)
+            except Exception as error:
+                spent = Failed.at("run", error)
+        if isinstance(spent, Failed):
+            raise UserError(f"the network cannot be profiled on {self.id} ({spent.error}); see `sartor measure`.")
         return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
     def _measure(
