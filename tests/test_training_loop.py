@@ -225,6 +225,33 @@ def test_adamw_decays_by_the_rate_alone_and_spares_what_sgd_spares() -> None:
         torch.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5) if id(new) in decayed else old)
 
 
+def test_few_steps_leave_statistics_of_the_data_alone(tmp_path: Path) -> None:
+    task, still = tasks.get("digits"), {"lr": 1e-12, "warmup_lr": 0.0, "weight_decay": 0.0, "evaluate_every": 0}
+    for batch_size in (500, 100):  # 2 steps and 14
+        network, norm = small(), nn.BatchNorm2d(1)
+        network = nn.Sequential(norm, network)
+        with Run(tmp_path / str(batch_size), {}, seed=1) as run:
+            train(network, task, Recipe().override({"epochs": 1, "batch_size": batch_size, **still}), run)
+            batches = task.batches("trainvalid", size=batch_size, seed=run.torch_seed("batches"), epoch=0)
+            means = [float(x.mean()) for (x, *_), _ in batches]
+        steps = steps_per_epoch(task, "trainvalid", batch_size)
+        wanted = means[0]
+        for i, mean in enumerate(means[1:steps], 1):
+            wanted += max(0.1, 1 / (i + 1)) * (mean - wanted)
+        assert float(norm.running_mean) == pytest.approx(wanted, rel=1e-4)  # type: ignore[arg-type]
+        assert norm.momentum == 0.1
+    came = small()
+    came[1].num_batches_tracked.fill_(1000)  # type: ignore[index, union-attr, operator]
+    before = came[1].running_mean.clone()  # type: ignore[index, union-attr, operator]
+    with Run(tmp_path / "came", {}, seed=1) as run:
+        train(came, task, Recipe().override({"epochs": 1, "batch_size": 1500, **still}), run)
+    with Run(tmp_path / "fresh", {}, seed=1) as run:
+        fresh = small()
+        train(fresh, task, Recipe().override({"epochs": 1, "batch_size": 1500, **still}), run)
+    moved = fresh[1].running_mean - before  # type: ignore[index, union-attr, operator]
+    torch.testing.assert_close(came[1].running_mean - before, 0.1 * moved)  # type: ignore[index, union-attr, operator]
+
+
 def test_steps_per_epoch_counts_the_batches() -> None:
     task = tasks.get("digits")
     for size in (100, 1150, 2000):

@@ -15,7 +15,7 @@ from torch import nn
 from sartor.core.errors import UserError
 from sartor.core.task import Batch, Split, Task
 from sartor.training.devices import Place, check, together
-from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch
+from sartor.training.optimise import EarlyStatistics, cosine, make_optimiser, set_lr, steps_per_epoch
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import smoothed
 
@@ -107,6 +107,7 @@ def _train(
     per_epoch = steps_per_epoch(task, split, recipe.batch_size)
     total, meter = per_epoch * recipe.epochs, _Meter(fabric.device)
     batches: Iterator[Batch] | None = None
+    statistics: EarlyStatistics | None = None  # of what a resumed run has read
     for step in run.steps(total, network=network, optimiser=optimiser, meter=meter):
         epoch, i = divmod(step, per_epoch)
         if batches is None or i == 0:
@@ -117,6 +118,8 @@ def _train(
         batch, weight = place.share(next(batches))
         torch.manual_seed(run.torch_seed("step", step, *([place.rank] if place.rank else [])))  # dropout
         model.train()
+        statistics = statistics or EarlyStatistics(network)
+        statistics.step()
         loss = task.loss(model, batch) * weight
         stepper.zero_grad()
         fabric.backward(loss)
@@ -138,6 +141,8 @@ def _train(
                     fields[task.metric.name] = task.evaluate(model, evaluate)[task.metric.name]
                 run.log("epoch", **fields)
             place.meet(f"epoch {epoch}")
+    if statistics is not None:
+        statistics.end()
     if place.rank:
         return {}
     model.eval()
