@@ -109,3 +109,6 @@ def test_errors_are_one_line_with_an_exit_code() -> None:
     assert str(UserError("two\n   lines")) == "two lines"
     assert (UserError.exit_code, Unreachable.exit_code) == (2, 3)
     assert "did you mean 'ridge'" in str(unknown("predictor", "rigde", ["ridge", "mlp"]))
+    many = str(unknown("model", "resnet5", [f"resnet{i}" for i in range(6, 90)]))
+    assert many.count("resnet") == 12  # the one given, ten near ones, the nearest again
+    assert "74 more" in many

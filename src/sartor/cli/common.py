@@ -135,7 +135,9 @@ def _table(rows: Sequence[Mapping[str, Json]]) -> Any:
     from rich.table import Table
 
     columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("space", "schema", "choices")))
-    table = Table(*(c.replace("_", " ") for c in columns))
+    table = Table()
+    for c in columns:  # long words, as paths are, go on in the next line
+        table.add_column(c.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*("" if row.get(c) is None else _plain(row[c], c) for c in columns))
     return table
@@ -157,6 +159,17 @@ def _plain(value: Json, name: str = "") -> str:
         apart = "; " if any(isinstance(v, list) for v in value) else ", "
         return " ".join(map(str, value)) if whole else apart.join(_plain(v) for v in value)
     return str(value).replace("[", r"\[")
+
+
+def settings_help(method: str) -> str:
+    """The settings of a method, one a line, for the help of a verb."""
+    from sartor.methods import SETTINGS
+
+    lines = ["Settings (--set key=value):", ""]
+    for name, field in SETTINGS[method].model_fields.items():
+        lines.append(f"\b\n  {name} = {field.default}" + (f"   {field.description}" if field.description else ""))
+        lines.append("")
+    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------- verbs that are made of verbs

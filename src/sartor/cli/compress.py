@@ -23,17 +23,19 @@ from sartor.cli.common import (
     say_step,
     set_words,
     settings_from,
+    settings_help,
 )
 from sartor.core import Json, UserError, parse_limit
 from sartor.methods import SETTINGS
 from sartor.runs import Run, write_json
 
+METHOD = "domino"
 WORDS = {"keep": "kept", "graft": "grafted", "first": "partial (first two)", "last": "partial (last two)",
          "skip": "skipped"}  # fmt: skip
 
 
 def add(app: typer.Typer) -> None:
-    @app.command()
+    @app.command(epilog=settings_help(METHOD))
     def compress(
         model: Annotated[
             str, typer.Argument(help="torchvision:NAME[?option=value], run:DIR, or FILE.py:FUNCTION[?option=value].")
@@ -76,7 +78,7 @@ def add(app: typer.Typer) -> None:
         settings, training = settings_from(config, set_), settings_from(None, recipe)
         if not budget:
             raise UserError("compress needs a budget; add one such as --budget 60% (of its latency), or --budget 5ms.")
-        SETTINGS["domino"].of(settings).sensible(len(budget), 0)
+        SETTINGS[METHOD].of(settings).sensible(len(budget), 0)
         shares = {limit: _share(limit) for limit in budget if limit.endswith("%")}
         for limit in budget:
             if limit not in shares:
@@ -98,7 +100,8 @@ def add(app: typer.Typer) -> None:
             resolution=height,
             candidates=candidates,
         )
-        workflow.fits_task(space, task)
+        how = " (torchvision's: ?num_classes=N)" if model.startswith("torchvision:") else ""
+        workflow.fits_task(space, task, named=f"the network {model}", advice=f"give one that fits{how}")
         if distil and not space.trained:
             raise UserError(f"{model} came with no weights, so that there is nothing to distil; give --weights.")
 
@@ -117,7 +120,7 @@ def add(app: typer.Typer) -> None:
             say_step(f"search grafts within {' and '.join(limits)}")
             common = ("--data", data, "--device", device)
             found = run_verb(
-                "search", where / "search", seed, "domino", "--space", given, *common,
+                "search", where / "search", seed, METHOD, "--space", given, *common,
                 *(word for limit in limits for word in ("--budget", limit)), "--target", target,
                 "--predictor", predictor, "--samples", samples, *stored, *set_words(settings),
             )  # fmt: skip
@@ -174,7 +177,7 @@ def add(app: typer.Typer) -> None:
             "budgets": budget,
             "predictor": predictor,
             "samples": samples,
-            "settings": SETTINGS["domino"].of(settings).model_dump(),
+            "settings": SETTINGS[METHOD].of(settings).model_dump(),
             "recipe": training,
             "distil": distil,
         }

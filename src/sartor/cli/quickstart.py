@@ -104,10 +104,10 @@ def _quickstart(run: Path, target: str, seed: int) -> dict[str, Json]:
         "measured": found["measured"],
         "gap_percent": found["gap_percent"],
         "measured_gap_percent": found["measured_gap_percent"],
-        "accuracy": ours["value"],
-        "latency_ms": side[0]["latency_ms"],
-        "uniform_latency_ms": side[1]["latency_ms"],
-        "uniform_accuracy": theirs["value"],
+        "side_by_side": [
+            {"network": trained["name"], "latency_ms": one["latency_ms"], trained["metric"]: trained["value"]}
+            for trained, one in zip((ours, theirs), side)
+        ],
         "files": exported["files"],
         "page": str(page),
     }

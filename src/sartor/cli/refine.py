@@ -24,6 +24,7 @@ from sartor.cli.common import (
     say_step,
     set_words,
     settings_from,
+    settings_help,
 )
 from sartor.core import Json, UserError, parse_limit
 from sartor.methods import SETTINGS
@@ -33,7 +34,7 @@ METHOD = "lightnas-channels"
 
 
 def add(app: typer.Typer) -> None:
-    @app.command()
+    @app.command(epilog=settings_help(METHOD))
     def refine(
         source: Annotated[Path, typer.Argument(help="Directory of a search, or an architecture file.")],
         data: Data = "digits",
@@ -78,7 +79,7 @@ def add(app: typer.Typer) -> None:
         limits, two_sided = (budget, False) if budget else _limits(source, found_target.id)
         for limit in limits:
             parse_limit(limit)
-        workflow.fits_task(space, task, arch)
+        workflow.fits_task(space, task, arch, named=f"the network of {source}", advice="search in a space that fits")
 
         def work(opened: Run) -> dict[str, Json]:
             where = opened.path

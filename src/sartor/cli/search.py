@@ -98,19 +98,11 @@ def _add(group: typer.Typer, method: str) -> None:
 
 
 def _help(method: str) -> str:
-    lines = [
-        f"Search with {method}; docs/methods/{method}.md explains it.",
-        "",
+    return (
+        f"Search with {method}; docs/methods/{method}.md explains it.\n\n"
         f"Example: sartor search {method} --space mobilenet:tiny --data digits --budget 0.1ms "
-        f"--set {SETTINGS[method].example}",
-        "",
-        "Settings (--set key=value):",
-        "",
-    ]
-    for name, field in SETTINGS[method].model_fields.items():
-        lines.append(f"\b\n  {name} = {field.default}" + (f"   {field.description}" if field.description else ""))
-        lines.append("")
-    return "\n".join(lines)
+        f"--set {SETTINGS[method].example}\n\n{common.settings_help(method)}"
+    )
 
 
 def run_search(

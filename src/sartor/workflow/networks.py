@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sartor.training.recipe import Recipe
+
+logger = logging.getLogger("sartor")
 
 
 def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
@@ -70,6 +74,8 @@ def train_network(
     write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
     write_json(run.path / "architecture.json", space.to_json(arch))
     macs = float(Complexity(space, "macs")([arch])[0])
+    if guesses(found["value"], task):
+        logger.warning("an accuracy of %.1f %% is that of guessing; train longer, or with another lr", found["value"])
     return {
         **found,
         "macs": macs,
@@ -116,7 +122,19 @@ def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
 
 def tested(network: nn.Module, task: Task) -> float:
     """The task's metric of a trained network on `test`."""
-    return float(task.evaluate(network.to(task.device).eval(), "test")[task.metric.name])
+    value = float(task.evaluate(network.to(task.device).eval(), "test")[task.metric.name])
+    if guesses(value, task):
+        logger.warning("as it came, the network has %.1f %% accuracy, as by guessing; are these its data?", value)
+    return value
+
+
+def guesses(value: float, task: Task) -> bool:
+    """Whether an accuracy on `test` is what guessing among the classes may give: within three deviations of it."""
+    classes = getattr(task, "classes", 0)
+    if task.metric.name != "accuracy" or not classes:
+        return False
+    chance = 1 / classes
+    return value / 100 < chance + 3 * math.sqrt(chance * (1 - chance) / task.length("test"))
 
 
 def collapse_error(source: Path, task: Task) -> float:

@@ -38,25 +38,34 @@ def one_a_metric(budgets: Sequence[Budget]) -> None:
             raise UserError(f"there are {names.count(name)} budgets on {name}; keep the tightest.")
 
 
-def fits_task(space: SearchSpace, task: Task, arch: Sequence[int] | None = None) -> None:
+def fits_task(
+    space: SearchSpace,
+    task: Task,
+    arch: Sequence[int] | None = None,
+    *,
+    named: str | None = None,
+    advice: str | None = None,
+) -> None:
     """Raise UserError when the data are not what the networks of the space take and give.
 
     Of images: channels, resolution and classes; of text: the sizes of both vocabularies. arch: the network to look at,
-    where inputs differ within the space; default: the first.
+    where inputs differ within the space; default: the first. named, advice: what the space is to who asks, and what can
+    be done, for the message.
     """
+    named = named or f"space {space.name!r}"
     takes, offers = _taken(space, arch), _offered(task)
     if not takes or not offers:  # about something else
         return
     if takes.keys() != offers.keys():
         kinds = ["text" if "source" in of else "images" for of in (takes, offers)]
-        raise UserError(f"space {space.name!r} takes {kinds[0]}, the data are {kinds[1]}; give other --data.")
+        raise UserError(f"{named} takes {kinds[0]}, the data are {kinds[1]}; give other --data.")
     wrong = {k: (takes[k], wants) for k, wants in offers.items() if wants is not None and takes[k] != wants}
     if wrong:
         said = ", ".join(f"{k} {has} (data: {wants})" for k, (has, wants) in wrong.items())
         query = "&".join(f"{k}={wants}" for k, (_, wants) in wrong.items())
         known = wrong.keys() <= space.spec().keys()
-        advice = f"add ?{query} to the space" if known else f"use a space with {query.replace('&', ', ')}"
-        raise UserError(f"space {space.name!r} and the data differ in {said}; {advice}, or other --data.")
+        usual = f"add ?{query} to the space" if known else f"use a space with {query.replace('&', ', ')}"
+        raise UserError(f"{named} and the data differ in {said}; {advice or usual}, or other --data.")
 
 
 def _taken(space: SearchSpace, arch: Sequence[int] | None) -> dict[str, Any]:
