@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,8 +44,8 @@ import networks
 import sartor
 from common import CACHE, RESULTS, Results, interval, measured_on, parser
 from sartor import workflow
-from sartor.core import Budget, F, Score, Unreachable
-from sartor.core.restricted import Restricted
+from sartor.core import Budget, Unreachable
+from sartor.core.restricted import Lifted, Restricted
 from sartor.predictors import load
 from sartor.quality.estimate import Estimate
 from sartor.quality.sampling import QUICK
@@ -360,16 +359,6 @@ class Bench:
 def grafted(blocks: int) -> list[int]:
     """How many of the first blocks are grafted."""
     return sorted({*range(0, blocks, 3), blocks})
-
-
-class Lifted(Score):
-    """A score, asked with architectures of a restricted space."""
-
-    def __init__(self, score: Score, space: Restricted) -> None:
-        self.score, self.space, self.metric = score, space, score.metric
-
-    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
-        return self.score([self.space.lift(arch) for arch in archs])
 
 
 def _without_last(network: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 Must show (issue Domino, 4). MobileNetV2, candidates `keep` and `graft` as published. Random networks are trained from
 scratch on all classes (the target) and, shorter, on three of the classes (the proxy, as in thesis 5.3.3). From the
-proxy's pairs and ten of the target's, drawn anew 20 times, each way to learn predicts the other targets.
+proxy's pairs and ten of the target's, drawn anew 20 times, each way to learn predicts the other targets; beside them
+`direct` with twice as many of the target's, which cost as much as proxy and target together (thesis 5.3.3).
 
 Beside it, what orders the targets best a minute: the proxy as published, a short training that begins with the weights
 of a base network, and one supernet of grafts that begins with them; base networks and gradings see `train` and `valid`.
@@ -118,16 +119,19 @@ def summary(rows: list[dict[str, Any]], space: Grafts, archs: list[tuple[int, ..
         if row["cell"]["what"] in of:
             of[row["cell"]["what"]][tuple(row["cell"]["architecture"])] = row
     both = [arch for arch in archs if arch in of["target"] and arch in of["proxy"]]
-    if len(both) < 2 * SHOTS:
+    if len(both) < 3 * SHOTS:
         return {"rows": [], "networks": len(both)}
     target, proxy = (np.array([of[what][arch]["accuracy"] for arch in both]) for what in ("target", "proxy"))
-    got: dict[str, list[dict[str, float]]] = {how: [] for how in WAYS}
+    twice = f"direct, {2 * SHOTS} pairs"
+    got: dict[str, list[dict[str, float]]] = {how: [] for how in (*WAYS, twice)}
     for draw in range(DRAWS):
         drawn = np.random.default_rng([SEED, draw]).permutation(len(both))
-        few, rest = drawn[:SHOTS], drawn[SHOTS:]
-        for how in WAYS:
+        rest = drawn[2 * SHOTS :]
+        for how in got:
+            few = drawn[: 2 * SHOTS if how == twice else SHOTS]
             pairs = [both[i] for i in few], target[few]
-            learnt = MetaAccuracy(space, (both, proxy), pairs, how=how, seed=draw)
+            way: Any = "direct" if how == twice else how
+            learnt = MetaAccuracy(space, (both, proxy), pairs, how=way, seed=draw)
             said = learnt([both[i] for i in rest])
             rmse = float(np.sqrt(np.mean((said - target[rest]) ** 2)))
             got[how].append({"rmse": rmse, "spearman": float(quality(said, target[rest])["spearman"])})

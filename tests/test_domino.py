@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from onnxruntime import InferenceSession
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import sartor
 from sartor import spaces, tasks
 from sartor.cli import app
-from sartor.cli.compress import WORDS
+from sartor.cli.compress import SLOWER, WORDS
 from sartor.core import METRICS, Budget, FunctionScore, UserError
 from sartor.methods import METHODS, domino
 from sartor.quality.trained import TrainedScore
@@ -35,7 +35,8 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Grafts:
     path = tmp_path_factory.mktemp("models") / "mine.py"
     path.write_text(SMALL)
     torch.manual_seed(0)
-    return Grafts(f"{path}:small", channels=1, resolution=8)
+    save_file(model(f"{path}:small").make().state_dict(), path.with_suffix(".safetensors"))
+    return Grafts(f"{path}:small", weights=str(path.with_suffix(".safetensors")), channels=1, resolution=8)
 
 
 def budget(space: Grafts, share: float) -> Budget:
@@ -47,7 +48,7 @@ def budget(space: Grafts, share: float) -> Budget:
     "settings",
     [
         {},
-        {"proxy": "tuned", "networks": 8, "epochs": 1},
+        {"proxy": "tuned", "networks": 8, "epochs": 1, "predictor": "calibrated", "targets": 3, "target_epochs": 1},
         {
             "proxy": "scratch",
             "networks": 8,
@@ -120,6 +121,21 @@ def test_evolution_finds_what_looking_at_all_of_them_finds(seed, monkeypatch) ->
     assert (found.extras["predicted"] - 70 - worst) / (best - worst) >= 0.99
 
 
+def test_what_makes_no_block_cheaper_is_no_candidate(space) -> None:
+    """A predictor that errs in favour of a dearer block must not choose it."""
+    macs = Complexity(space, "macs")
+    whole, *alone = macs([space.unchanged, (1, 0, 0), (2, 0, 0), (3, 0, 0), (0, 2, 0)])
+    dearer = [cost >= whole for cost in alone]
+    assert any(dearer)
+    favours = FunctionScore(space, METRICS["accuracy"], lambda s, a: 50.0 + sum(k in (2, 3) for k in a))
+    found = sartor.search("domino", space, None, budget=Budget(macs, 2 * whole), objectives=[favours])
+    useless = found.extras["useless"]
+    for candidate, costs in zip((1, 2, 3), dearer):
+        assert (space.slots[0].candidates[candidate] in useless["3"]) == costs
+    for slot, choice in zip(space.slots, found.architecture):
+        assert slot.candidates[choice] not in useless[slot.name]
+
+
 def test_trainings_begin_where_they_are_told_to(space) -> None:
     task = for_search(tasks.get("digits"))
     recipe = Recipe(epochs=1, lr=1e-6, warmup_epochs=0)
@@ -128,6 +144,8 @@ def test_trainings_begin_where_they_are_told_to(space) -> None:
     archs = [space.unchanged, (1, 1, 1)]
     np.testing.assert_array_equal(fresh(archs), fresh(archs))
     assert begun(archs).shape == (2,)
+    wild = TrainedScore(space, task, Recipe(epochs=1, lr=1e30, warmup_epochs=0), seed=1)
+    assert np.isnan(wild([space.unchanged])).all()
 
 
 def test_tasks_of_few_classes() -> None:
@@ -147,7 +165,9 @@ def test_tasks_of_few_classes() -> None:
     ("settings", "says"),
     [
         ({"predictor": "pair"}, "targets=10"),
-        ({"targets": 3}, "leave targets out"),
+        ({"targets": 3}, "give targets=0"),
+        ({"targets": 9, "networks": 8, "predictor": "pair"}, "of the networks=8"),
+        ({"proxy": "tuned", "lr": 1e30, "networks": 8, "epochs": 1, "batch_size": 32}, "lower lr"),
         ({"population": 4, "keep": 4}, "leaves no child"),
         ({"classes": 10, "networks": 8, "epochs": 1}, "give fewer"),
     ],
@@ -164,8 +184,9 @@ def test_it_needs_a_budget_and_data(space) -> None:
         sartor.search("domino", space, None, budget=budget(space, 0.8))
     alone = Channels(spaces.get("mobilenet:tiny"), (1,) * 9)
     limit = Budget(Complexity(alone, "macs"), 1e12)
-    with pytest.raises(UserError, match="proxy=scratch"):
-        sartor.search("domino", alone, tasks.get("digits"), budget=limit)
+    for proxy in ("supernet", "tuned"):
+        with pytest.raises(UserError, match="proxy=scratch"):
+            sartor.search("domino", alone, tasks.get("digits"), budget=limit, proxy=proxy)
 
 
 def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsys) -> None:
@@ -178,7 +199,7 @@ def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsy
     assert found["measured_gap_percent"].keys() <= {"macs", "latency_ms"}
     assert found["predicted"]["macs"] <= 0.045e6
     assert set(found["blocks"]) == {"3", "4", "5"}
-    assert set(found["blocks"].values()) <= {*WORDS.values()}
+    assert set(found["blocks"].values()) <= {*WORDS.values(), SLOWER}
     assert found["speedup_measured"] == pytest.approx(found["latency_ms_before"] / found["latency_ms_after"])
     assert found["max_abs_error"] < 1e-4
     assert {"value_before", "value_after", "metric"} <= found.keys()

@@ -127,6 +127,43 @@ def test_activations_are_where_the_paper_has_them() -> None:
     assert len(one.between) == 0
 
 
+class PreActivated(nn.Module):
+    """As in ResNet v2: norm and activation before each convolution, nothing behind the sum."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.norm, self.a = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, stride, 1, bias=False)
+        self.between, self.b = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, 1, 1)
+        self.around = nn.Conv2d(4, 4, 1, stride) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(torch.relu(self.norm(x)))
+        return self.around(x) + self.b(torch.relu(self.between(y)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_activations_before_convolutions_are_merged_behind(stride) -> None:
+    network = random(nn.Sequential(nn.Conv2d(3, 4, 1), PreActivated(stride), nn.Flatten()))
+    found, x = anatomy(network), torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    torch.testing.assert_close(grafted(found, {})(x), network(x))
+    for candidate in candidates(found.blocks[0]):
+        one = grafted(found, {"1": candidate})
+        torch.testing.assert_close(collapsed(one)(x), one(x))
+    assert convolutions(collapsed(grafted(found, {"1": "graft"}))) == 2 + (stride > 1)  # the shortcut sees other values
+
+
+class Elsewhere(nn.Module):
+    """Of equal size, but its branches look at other pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.act, self.b = nn.Conv2d(4, 4, 4, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)
+        self.around = nn.Conv2d(4, 4, 1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.around(x) + self.b(self.act(self.a(x)))
+
+
 def test_weights_are_the_networks_own_until_they_are_copied() -> None:
     network = models.resnet18(weights=None)
     (first, *_) = anatomy(network).blocks
@@ -168,6 +205,8 @@ class Moody(nn.Module):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
+        (Elsewhere(), "same pixels"),
+        (nn.Sequential(nn.Conv2d(3, 3, 3), nn.PReLU(), nn.Conv2d(3, 3, 3)), "PReLU is in it"),
         (Moody(), "depends on the data"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), "no convolutions"),
         (nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)), "no activation between"),

@@ -63,3 +63,13 @@ def test_each_method_has_its_published_recipe() -> None:
     assert (ours.epochs, ours.weight_decay) == (400, 3e-5)
     assert (theirs.epochs, theirs.weight_decay) == (360, 4e-5)
     assert Recipe.paper("surgenas", epochs=7).epochs == 7
+    plain = Recipe.paper("domino")
+    assert (plain.epochs, plain.batch_size, plain.lr, plain.label_smoothing, plain.clip_norm) == (
+        180,
+        1024,
+        0.5,
+        0,
+        None,
+    )
+    with pytest.raises(UserError, match="publishes no recipe"):
+        Recipe.paper("mathnas")

@@ -32,6 +32,7 @@ from sartor.runs import Run, write_json
 METHOD = "domino"
 WORDS = {"keep": "kept", "graft": "grafted", "first": "partial (first two)", "last": "partial (last two)",
          "skip": "skipped"}  # fmt: skip
+SLOWER = "kept (merged it costs more)"
 
 
 def add(app: typer.Typer) -> None:
@@ -124,8 +125,6 @@ def add(app: typer.Typer) -> None:
                 *(word for limit in limits for word in ("--budget", limit)), "--target", target,
                 "--predictor", predictor, "--samples", samples, *stored, *set_words(settings),
             )  # fmt: skip
-            if found["landing"] == "none_found":
-                raise UserError(f"no grafts keep {' and '.join(limits)} together; give wider limits with --budget.")
             begin = ["--tuned"] if space.trained else []
             begin += ["--teacher", "model"] if distil else []
             say_step("train what was found" + (", from the weights of the model" if begin else ""))
@@ -151,7 +150,11 @@ def add(app: typer.Typer) -> None:
             archs = {"before": space.unchanged, "after": tuple(found["architecture"])}
             profile = {} if tells is None else {word: tells(space, arch) for word, arch in archs.items()}
             chosen = dict(zip((slot.name for slot in space.slots), found["architecture"]))
+            useless = found["extras"]["useless"]
             blocks = {slot.name: WORDS[slot.candidates[chosen[slot.name]]] for slot in space.slots}
+            for name, what in blocks.items():
+                if what == WORDS["keep"] and "graft" in useless[name]:
+                    blocks[name] = SLOWER
             old, new = side[0]["latency_ms"], side[1]["latency_ms"]
             return {
                 "target": found_target.id,

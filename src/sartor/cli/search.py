@@ -152,6 +152,7 @@ def run_search(
     task = None if oracle else tasks.get(data, device)
     if task is not None:
         workflow.fits_task(found_space, task)
+        engine.suits(found_space, task)
     measured_metrics = [kind.name for kind in kinds if kind.name not in workflow.COUNTED]
 
     def work(run: Run) -> dict[str, Json]:

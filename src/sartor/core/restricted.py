@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sartor.core.errors import UserError
-from sartor.core.space import Part, SearchSpace
+from sartor.core.score import Score
+from sartor.core.space import F, Part, SearchSpace
 from sartor.core.task import Path, Supernet
 from sartor.core.types import Architecture, Json
 
@@ -132,3 +133,13 @@ class Restricted(SearchSpace):
             wide[list(kept)] = gate
             gates.append(wide)
         return replace(path, index=self.lift(path.index), gates=tuple(gates), kept=self.keep)
+
+
+class Lifted(Score):
+    """A score of the base space, asked with architectures of a restricted one."""
+
+    def __init__(self, score: Score, space: Restricted) -> None:
+        self.score, self.space, self.metric, self._lift = score, space, score.metric, space.lift
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        return self.score([self._lift(arch) for arch in archs])

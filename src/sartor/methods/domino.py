@@ -20,12 +20,19 @@ Where we differ:
      does without trainings on the whole task. `Domino.paper()` has the meta-learned one.
   4. Spaces of up to 2^18 networks are looked at in full, the published ones of MobileNetV2 and ResNet-50 among them:
      what is found is the best by the predictions. In larger ones evolution begins with the networks graded best.
+  5. What does not make a block cheaper, on average over networks drawn at random, is no candidate of it: kept, the
+     block can do all that it can, so that only an error of the predictions could choose it.
+  6. The supernet, and what is found, begin with the weights of the model where it has any; the thesis trains from
+     scratch. Grades are of `valid`: weights that have seen those images lean towards what was left as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
+from operator import ge
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -33,6 +40,7 @@ from torch import nn
 from sartor.choose.evolve import Population, Within
 from sartor.choose.solve import check_reachable, standing
 from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
+from sartor.core.restricted import Lifted, Restricted
 from sartor.methods.settings import DominoSettings
 from sartor.quality.estimate import Estimate
 from sartor.quality.meta import MetaAccuracy
@@ -45,6 +53,7 @@ from sartor.training.tasks import of_classes
 
 EVERY = 2**18  # networks that are looked at
 _AT_ONCE = 2**14
+_AROUND = 64  # networks that a candidate is looked at in
 _RATES = {"supernet": 0.05, "tuned": 0.01, "scratch": 0.1}
 
 
@@ -64,9 +73,23 @@ class Domino(DominoSettings):
             raise UserError(f"domino maximises one score of quality; {len(objectives)} were given: leave one.")
         graded: dict[Architecture, float] = {}
         accuracy = objectives[0] if objectives else self._accuracy(space, task, run, graded)
-        arch, status = self._choose(space, accuracy, budgets, run, sorted(graded, key=lambda a: -graded[a]))
+        useless = self._useless(space, budgets, run)
+        kept = {i: [k for k in range(len(s)) if k not in useless[i]] for i, s in enumerate(space.slots)}
+        only = Restricted(space, kept)
+        within = [replace(budget, score=Lifted(budget.score, only)) for budget in budgets]
+        known = [
+            tuple(kept[i].index(k) for i, k in enumerate(arch))
+            for arch in sorted(graded, key=lambda a: -graded[a])
+            if all(k in kept[i] for i, k in enumerate(arch))
+        ]
+        chosen, status = self._choose(only, Lifted(accuracy, only), within, run, known)
+        arch = only.lift(chosen)
         winner = standing(arch, budgets, status)
-        extras: dict[str, Json] = {"quality": accuracy.metric.name, "predicted": float(accuracy([arch])[0])}
+        extras: dict[str, Json] = {
+            "quality": accuracy.metric.name,
+            "predicted": float(accuracy([arch])[0]),
+            "useless": {s.name: [str(s.candidates[k]) for k in useless[i]] for i, s in enumerate(space.slots)},
+        }
         return Found(space, "domino", tuple(budgets), winner, winner, extras)
 
     # ------------------------------------------------------------------ accuracy
@@ -81,6 +104,8 @@ class Domino(DominoSettings):
         archs = list(dict.fromkeys(space.sample(run.rng("networks"), self.networks)))
         grades = quality(archs)
         graded |= {arch: float(grade) for arch, grade in zip(archs, grades) if np.isfinite(grade)}
+        if not graded:
+            raise UserError("no network could be graded, all trainings diverged; lower lr.")
         for _ in proxy.steps(1):
             proxy.log("graded", networks=len(graded), highest=max(graded.values()), lowest=min(graded.values()))
         if self.predictor == "estimate":
@@ -92,36 +117,56 @@ class Domino(DominoSettings):
         few, whole = archs, grades
         if self.targets:
             few = archs[: self.targets]
-            recipe = Recipe(epochs=self.target_epochs, batch_size=self.batch_size)
-            whole = Remembered(self._trained(space, task, recipe, run), run.stage("target"))(few)
+            whole = Remembered(self._trained(space, task, self.target_epochs, run), run.stage("target"))(few)
         seed = run.torch_seed("predictor") % 2**32
         return MetaAccuracy(space, (archs, grades), (few, whole), how=self.predictor, metric=quality.metric, seed=seed)
 
     def _graded(self, space: SearchSpace, task: Task, run: Run) -> Score:
         """Who grades networks by the proxy."""
-        lr = self.lr or _RATES[self.proxy]
         if self.proxy != "supernet":
-            return self._trained(space, task, Recipe(epochs=self.epochs, batch_size=self.batch_size, lr=lr), run)
-        if not space.has_supernet:
-            raise UserError(f"space {space.name!r} has no supernet; take proxy=scratch.")
+            return self._trained(space, task, self.epochs, run)
         supernet = train_supernet(
-            space, task, run.stage("supernet"), epochs=self.epochs, batch_size=self.batch_size, lr=lr
+            space,
+            task,
+            run.stage("supernet"),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr or _RATES["supernet"],
         )
         return SupernetScore(space, supernet, task)
 
-    def _trained(self, space: SearchSpace, task: Task, recipe: Recipe, run: Run) -> Score:
-        start: Callable[[Architecture], nn.Module] | None = None
-        if self.proxy != "scratch":
-            start = getattr(space, "tuned", None)
+    def _trained(self, space: SearchSpace, task: Task, epochs: int, run: Run) -> Score:
+        """Each trained by itself, from the weights of the model unless the proxy is `scratch` or it has none."""
+        begun = self.proxy != "scratch" and getattr(space, "trained", False)
+        how = "tuned" if begun else "scratch"
+        recipe = Recipe(
+            epochs=epochs,
+            batch_size=self.batch_size,
+            lr=(self.lr if how == self.proxy else None) or _RATES[how],
+            weight_decay=self.weight_decay,
+        )
+        start: Callable[[Architecture], nn.Module] | None = getattr(space, "tuned", None) if begun else None
         return TrainedScore(space, task, recipe, start=start, seed=run.torch_seed("trainings") % 2**32)
 
-    def _labels(self, task: Task, run: Run) -> list[int]:
-        known = getattr(task, "classes", 0)
-        if self.classes is None or self.classes >= known:
-            raise UserError(f"classes={self.classes} is no part of the {known} classes of the data; give fewer.")
-        return [int(label) for label in run.rng("classes").choice(known, self.classes, replace=False)]
+    def _labels(self, task: Any, run: Run) -> list[int]:
+        return [int(label) for label in run.rng("classes").choice(task.classes, self.classes, replace=False)]
 
     # ------------------------------------------------------------------ choosing
+
+    @staticmethod
+    def _useless(space: SearchSpace, budgets: Sequence[Budget], run: Run) -> list[list[int]]:
+        """Per slot the candidates that lower no cost against the network as it was; of other spaces none."""
+        useless: list[list[int]] = [[] for _ in space.slots]
+        as_it_was = getattr(space, "unchanged", None)
+        if as_it_was is None:
+            return useless
+        around = space.sample(run.rng("useless"), _AROUND)
+        for i, slot in enumerate(space.slots):
+            archs = [[(*arch[:i], k, *arch[i + 1 :]) for arch in around] for k in range(len(slot))]
+            costs = [[float(np.mean(budget.score(some))) for budget in budgets] for some in archs]
+            kept = costs[as_it_was[i]]
+            useless[i] = [k for k in range(len(slot)) if k != as_it_was[i] and all(map(ge, costs[k], kept))]
+        return useless
 
     def _choose(
         self, space: SearchSpace, accuracy: Score, budgets: Sequence[Budget], run: Run, known: list[Architecture]
@@ -131,10 +176,8 @@ class Domino(DominoSettings):
             every = space.enumerate()
             chunks = iter(lambda: list(islice(every, _AT_ONCE)), [])
             archs = [arch for chunk in chunks for arch in admissible(chunk, budgets)]
-            if not archs and any(budget.sense == "at" for budget in budgets):
-                return self._nearest(space, budgets), "none_found"
             if not archs:
-                raise Unreachable(f"no network is within {' and '.join(map(str, budgets))} together; raise a limit.")
+                return self._nearest(space, budgets, space.enumerate())
             values = np.concatenate([accuracy(archs[i : i + _AT_ONCE]) for i in range(0, len(archs), _AT_ONCE)])
             self._front(archs, values, accuracy.metric, budgets, run)
             best = np.nanargmax if accuracy.metric.better == "more" else np.nanargmin
@@ -154,7 +197,7 @@ class Domino(DominoSettings):
             new = population.ask()
             population.tell(new, accuracy(new))
             if not population.best():
-                raise Unreachable(f"no network was found within {' and '.join(map(str, budgets))}; raise a limit.")
+                return self._nearest(space, budgets, space.sample(run.rng("near"), _AROUND))
             best_value = population.told[population.best()[0]]
             evolution.log("generation", generation=step, best=best_value, asked=len(population.told))
         archs = list(population.told)
@@ -163,10 +206,14 @@ class Domino(DominoSettings):
         return population.best()[0], "verified"
 
     @staticmethod
-    def _nearest(space: SearchSpace, budgets: Sequence[Budget]) -> Architecture:
-        """The network that comes nearest to landing."""
-        archs = list(space.enumerate())
-        return archs[int(np.argmin(Within(space, budgets).distance(archs)))]
+    def _nearest(
+        space: SearchSpace, budgets: Sequence[Budget], archs: Iterable[Architecture]
+    ) -> tuple[Architecture, str]:
+        """The network that comes nearest to landing. Raises Unreachable where there are only upper limits."""
+        if all(budget.sense == "at_most" for budget in budgets):
+            raise Unreachable(f"no network is within {' and '.join(map(str, budgets))} together; raise a limit.")
+        archs = list(archs)
+        return archs[int(np.argmin(Within(space, budgets).distance(archs)))], "none_found"
 
     @staticmethod
     def _front(archs: Sequence[Architecture], values: F, metric: Metric, budgets: Sequence[Budget], run: Run) -> None:

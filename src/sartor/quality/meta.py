@@ -3,8 +3,9 @@
 X. Luo et al., "Domino", thesis 5.3.3, Eq. 5.4 - 5.6: a perceptron, 128 - 64 - 1, is meta-learned (C. Finn et al.,
 "MAML", ICML 2017) on pairs of network and accuracy of a proxy task, and adapted by gradient descent to as few as ten
 pairs of the target. As printed, a task is one pair, the same for the inner and the outer loss, so that nothing is asked
-about what was not seen: `pair`. `episode` (ours) draws disjoint pairs for the two, and gives each episode a scale and
-an offset of its own, which is what changes from proxy to target. Rates, steps and batches are not published.
+about what was not seen: `pair`, with plain descent around it, Eq. 5.6. `episode` (ours) draws disjoint pairs for the
+two, and gives each episode a scale and an offset of its own, which is what changes from proxy to target. Rates, steps
+and batches are not published.
 
 The thesis compares three others: `direct`, on the target's pairs alone; `transfer`, on the proxy's alone; `fine-tune`,
 on the proxy's, then on the target's. `calibrated` (ours) is `transfer` with the one scale and offset that bring it
@@ -38,8 +39,9 @@ class MetaAccuracy(Score):
     """A predictor for the target task. proxy, target: (architectures, accuracies), in percent.
 
     how: one of `WAYS`; steps: of the outer loop, and of plain training; inner_lr, outer_lr: of gradient descent on a
-    task, and of Adam around it; seed: of initial weights and draws. Accuracies are standardised, the proxy's and the
-    target's by their own mean and deviation. Raises UserError where fewer than two pairs are numbers.
+    task, and of what is around it, Adam, with `pair` plain descent as printed; seed: of initial weights and draws.
+    Accuracies are standardised, the proxy's and the target's by their own mean and deviation. Raises UserError where
+    fewer than two pairs are numbers, and `calibrated` where the proxy does not order the target's.
     """
 
     def __init__(
@@ -78,7 +80,12 @@ class MetaAccuracy(Score):
             else:
                 said = self._said(few_x)
                 slope, offset = np.polyfit(said, few_y.numpy(), 1) if said.std() > 0 else (0.0, 0.0)
-                self.mean, self.spread = self.mean + self.spread * offset, self.spread * max(slope, 0.0)
+                if slope <= 0:
+                    raise UserError(
+                        f"the proxy orders the {len(few_x)} networks of the target the wrong way round, or not at all: "
+                        "give it more epochs or classes, or more targets."
+                    )
+                self.mean, self.spread = self.mean + self.spread * offset, self.spread * slope
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
         x = torch.tensor(self.space.encode(self.space.canonicals(archs), self.space.feature_map), dtype=torch.float32)
@@ -89,7 +96,8 @@ class MetaAccuracy(Score):
     def _meta(self, weights: Weights, x: Tensor, y: Tensor) -> Weights:
         """Eq. 5.4 - 5.6: weights that one step of descent on a task makes good for it."""
         weights = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
-        optimiser = torch.optim.Adam(weights.values(), lr=self.outer_lr)
+        outer = torch.optim.SGD if self.how == "pair" else torch.optim.Adam
+        optimiser: torch.optim.Optimizer = outer(weights.values(), lr=self.outer_lr)
         for _ in range(self.steps):
             loss = self._episode(weights, x, y) if self.how == "episode" else self._pairs(weights, x, y)
             optimiser.zero_grad()

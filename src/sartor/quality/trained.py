@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,15 +13,17 @@ from torch import nn
 
 from sartor.core import Architecture, F, Score, SearchSpace, Task
 from sartor.runs import Run
-from sartor.training.loop import train
+from sartor.training.loop import Diverged, train
 from sartor.training.recipe import Recipe
+
+logger = logging.getLogger("sartor")
 
 
 class TrainedScore(Score):
     """The task's metric on `valid` of networks that are trained on `train`, each by itself, from the same seed.
 
-    recipe: of the trainings; start: makes the network that is trained, default `space.network`, fresh. Raises UserError
-    where a loss does not stay finite.
+    recipe: of the trainings; start: makes the network that is trained, default `space.network`, fresh. NaN where a loss
+    does not stay finite.
     """
 
     def __init__(
@@ -43,4 +46,8 @@ class TrainedScore(Score):
         with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch) / "run", {"trained": True}, self.seed) as run:
             torch.manual_seed(run.torch_seed("weights"))
             network = self.start(arch)
-            return float(train(network, self.task, self.recipe, run, split="train", evaluate="valid")["value"])
+            try:
+                return float(train(network, self.task, self.recipe, run, split="train", evaluate="valid")["value"])
+            except Diverged as error:
+                logger.warning("%s has no grade: %s", self.space.key(arch), error)
+                return float("nan")

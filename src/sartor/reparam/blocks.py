@@ -24,7 +24,6 @@ from sartor.reparam.merge import padding_of
 MOST = 4  # convolutions of a block
 ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.LeakyReLU, nn.ELU, nn.Hardtanh, nn.Mish, nn.Sigmoid, nn.Tanh,
-    nn.PReLU,
 )  # fmt: skip
 _FUNCTIONS: dict[Any, type[nn.Module]] = {
     functional.relu: nn.ReLU,
@@ -184,7 +183,28 @@ def _checked(
                 raise _Ungraftable(f"{layer} does not pad with as many zeros on both sides") from None
         if isinstance(layer, nn.BatchNorm2d) and not layer.track_running_stats:
             raise _Ungraftable("a batch norm keeps no running statistics")
+    if block.shortcut is not None and any(_apart(*axis) for axis in zip(_views(block.chain), _views(block.shortcut))):
+        raise _Ungraftable("its shortcut does not look at the same pixels as its convolutions")
     return block
+
+
+def _views(layers: Sequence[nn.Module]) -> list[tuple[int, int, int]]:
+    """Per axis (size, stride, padding) of all convolutions as one."""
+    views = []
+    for axis in (0, 1):
+        size, stride, padding = 1, 1, 0
+        for layer in layers:
+            if isinstance(layer, nn.Conv2d):
+                size += stride * layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+                padding += stride * padding_of(layer)[axis]
+                stride *= layer.stride[axis]
+        views.append((size, stride, padding))
+    return views
+
+
+def _apart(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    """Whether kernels cannot be added up, see `merge.side_by_side`."""
+    return one[1] != other[1] or one[0] - other[0] != 2 * (one[2] - other[2])
 
 
 def _useful(layers: Sequence[nn.Module]) -> list[nn.Module]:

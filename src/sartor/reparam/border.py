@@ -95,7 +95,7 @@ def converted(layers: Sequence[nn.Module], border: Border) -> list[nn.Module]:
             total = [t + s * p for t, s, p in zip(total, stride, padding_of(conv))]
             stride = [s * by for s, by in zip(stride, conv.stride)]
             conv.padding = (0, 0)
-        if layers and layers[0] is convs[0]:
+        if convs and layers[0] is convs[0]:
             convs[0].padding = (total[0], total[1])
         elif any(total):
             layers.insert(0, nn.ZeroPad2d((total[1], total[1], total[0], total[0])))

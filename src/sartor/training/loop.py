@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sartor")
 
 
+class Diverged(UserError):
+    """A training whose loss is no longer finite."""
+
+
 class _Meter:
     """Sums since the epoch began and seconds since training began, kept through a kill."""
 
@@ -76,8 +80,8 @@ def train(
     batch, weighed by examples. What differs is the random numbers of dropout, and batch norm: it normalises each share
     by itself (what would join them is for GPUs alone), and the statistics that are kept are of the first device's.
 
-    Raises UserError when the loss is no longer finite, when the task has no label smoothing to set, and for devices
-    that are not there, that a batch is too small for, or that the task cannot be sent to.
+    Raises Diverged when the loss is no longer finite, UserError when the task has no label smoothing to set, and for
+    devices that are not there, that a batch is too small for, or that the task cannot be sent to.
     """
     check(devices, torch.device(task.device), min(recipe.batch_size, task.length(split)))
     if recipe.label_smoothing is not None:
@@ -132,7 +136,7 @@ def _train(
             mean = meter.take()
             if place.rank == 0:
                 if not mean < float("inf"):
-                    raise UserError(
+                    raise Diverged(
                         f"the loss is {mean} in epoch {epoch + 1}; lower lr={recipe.lr:g} or lengthen the warm-up."
                     )
                 fields: dict[str, Any] = {"epoch": epoch + 1, "loss": mean, "lr": lr}

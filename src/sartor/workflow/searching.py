@@ -130,6 +130,8 @@ def search(
     view = None
     if task is not None:
         fits_task(space, task)
+        if not objectives:
+            engine.suits(space, task)
         view = for_search(task)
     if isinstance(run, Run):
         direct: Found = engine.search(space, objectives, budgets, run.stage("search"), view)
