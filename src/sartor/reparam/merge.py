@@ -1,8 +1,8 @@
 """Exact linear algebra of convolutions: what several in a row, or side by side, are as one.
 
-X. Luo et al., "Domino", thesis 5.2 and 5.3.5, Eq. 5.1, 5.2, 5.7, 5.8. Equation 5.8 indexes the taps of the first kernel by the
-second one's centre and is one tap off where sizes differ; 5.2 and 5.7 drop an order and a bias. What stands here is
-derived anew, for cross-correlation and weights (out, in, kh, kw).
+X. Luo et al., "Domino", thesis 5.2 and 5.3.5, Eq. 5.1, 5.2, 5.7, 5.8. Equation 5.8 indexes the taps of the first kernel
+by the second one's centre and is one tap off where sizes differ; 5.2 and 5.7 drop an order and a bias. What stands here
+is derived anew, for cross-correlation and weights (out, in, kh, kw).
 
 A merged convolution pads its input, whereas those that it replaces pad what is between them, too. The thesis says that
 the output does not change; at the border it does, unless nothing between is padded (`reparam.border` sees to that).

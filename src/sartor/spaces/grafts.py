@@ -33,9 +33,8 @@ class Grafts(ChainSpace):
     model: `torchvision:NAME`, `run:DIR` or `FILE.py:FUNCTION`; weights: a file of them, default those of the run, if
     any; channels, resolution: of the images; candidates: which of `CANDIDATES` there are, `keep` always; border and
     linear: of `reparam.graft`; wider, deeper: networks to be trained are so much larger where they are merged
-    (Domino-Pro, `reparam.pro`), what is measured and deployed is the same. Dropout and stochastic depth inside of blocks
-    are left out. Raises UserError where the network has no
-    block that can be grafted, with the reasons.
+    (Domino-Pro, `reparam.pro`), what is measured and deployed is the same. Dropout and stochastic depth inside of
+    blocks are left out. Raises UserError where the network has no block that can be grafted, with the reasons.
     """
 
     local_parts = True
