@@ -174,6 +174,12 @@ def settings_help(method: str) -> str:
 
 # ---------------------------------------------------------------------- verbs that are made of verbs
 
+FOUND = (
+    "space", "architecture", "choices", "budgets", "predicted", "measured", "gap_percent", "measured_gap_percent",
+    "argmax", "landing", "feasible",
+)  # fmt: skip
+"""What a verb that searches on the way says of the search."""
+
 
 def say_step(what: str) -> None:
     """Name the next step of several, on stderr."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sartor.cli.common import (
+    FOUND,
     Config,
     Data,
     Device,
@@ -158,8 +159,7 @@ def add(app: typer.Typer) -> None:
             old, new = side[0]["latency_ms"], side[1]["latency_ms"]
             return {
                 "target": found_target.id,
-                **{key: found[key] for key in ("space", "architecture", "choices", "budgets", "predicted", "measured")},
-                **{key: found[key] for key in ("gap_percent", "measured_gap_percent", "argmax", "landing", "feasible")},
+                **{key: found[key] for key in FOUND},
                 "blocks": {**blocks, **{name: f"refused: {why}" for name, why in space.anatomy.refused.items()}},
                 "profile_ms": profile,
                 "latency_ms_before": old,

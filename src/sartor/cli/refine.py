@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sartor.cli.common import (
+    FOUND,
     Config,
     Data,
     Device,
@@ -110,8 +111,7 @@ def add(app: typer.Typer) -> None:
             return {
                 "source": str(source),
                 "target": found_target.id,
-                **{key: found[key] for key in ("space", "architecture", "choices", "budgets", "predicted", "measured")},
-                **{key: found[key] for key in ("gap_percent", "measured_gap_percent", "argmax", "landing", "feasible")},
+                **{key: found[key] for key in FOUND},
                 "networks": [
                     {
                         "network": name,
