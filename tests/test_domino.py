@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -198,8 +200,8 @@ def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsy
     found = json.loads(capsys.readouterr().out)
     assert found["measured_gap_percent"].keys() <= {"macs", "latency_ms"}
     assert found["predicted"]["macs"] <= 0.045e6
-    assert set(found["blocks"]) == {"3", "4", "5"}
-    assert set(found["blocks"].values()) <= {*WORDS.values(), SLOWER}
+    assert [row["block"] for row in found["blocks"]] == ["3", "4", "5"]
+    assert {row["became"] for row in found["blocks"]} <= {*WORDS.values(), SLOWER}
     assert found["speedup_measured"] == pytest.approx(found["latency_ms_before"] / found["latency_ms_after"])
     assert found["max_abs_error"] < 1e-4
     assert {"value_before", "value_after", "metric"} <= found.keys()
@@ -222,4 +224,8 @@ def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsy
     app([*again, "--weights", "w.pt"], standalone_mode=False)
     tuned = json.loads(capsys.readouterr().out)
     assert not (tmp_path / "again" / "as-it-was").exists()  # it came with weights: they are tested as they are
+    assert "of the latency, side by side" in tuned["verdict"]
+    fresh = [sys.executable, "-c", "from sartor.cli import main; main()", "report", "again", "--out", "page.html"]
+    subprocess.run(fresh, check=True, cwd=tmp_path)  # a process that has counted nothing yet
+    assert "as it came" in (tmp_path / "page.html").read_text()
     assert tuned["value_before"] == pytest.approx(found["value_before"])

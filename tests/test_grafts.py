@@ -202,9 +202,20 @@ class Moody(nn.Module):
         return self.b(torch.relu(self.a(x))) if x.sum() > 0 else x
 
 
+class Shaped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(torch.relu(self.a(x)))
+        return x + y if x.shape == y.shape else y
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
+        (Shaped(), r"depends on the data or on shapes .*test_grafts.py line \d+: return x \+ y if"),
         (Elsewhere(), "same pixels"),
         (nn.Sequential(nn.Conv2d(3, 3, 3), nn.PReLU(), nn.Conv2d(3, 3, 3)), "PReLU is in it"),
         (Moody(), "depends on the data"),
@@ -343,7 +354,8 @@ def test_weights_of_the_model_are_where_training_begins(file, tmp_path) -> None:
     network = models_of.model(f"{file}:small").make()
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pt")
-    for name in ("weights.safetensors", "weights.pt"):
+    torch.save({"epoch": 3, "model": network.state_dict()}, tmp_path / "checkpoint.pt")
+    for name in ("weights.safetensors", "weights.pt", "checkpoint.pt"):
         space = Grafts(f"{file}:small", weights=str(tmp_path / name), channels=1, resolution=8)
         x = space.inputs(2)[0]
         torch.testing.assert_close(space.tuned(space.unchanged).eval()(x), network.eval()(x))

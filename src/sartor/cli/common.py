@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import shlex
 import sys
@@ -94,6 +95,7 @@ def run_job(
 
 _FOR_PROGRAMS = (
     "settings", "architecture", "rows", "points", "verb", "sartor_version", "seed",
+    "argmax", "extras",
     "steps", "roofline", "gamma", "r2", "kendall", "baselines", "test_mean", "test_std", "spearman_mean",
     "budget_met_share", "optimum_test", "accuracy_rows", "cost_rows",
 )  # fmt: skip
@@ -109,7 +111,8 @@ def emit(result: Json, as_json: bool) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     last = {key: result[key] for key in ("run", "next") if key in result}
-    for key, value in {**{k: v for k, v in result.items() if k not in last}, **last}.items():
+    first = {key: result[key] for key in ("verdict",) if key in result}
+    for key, value in {**first, **{k: v for k, v in result.items() if k not in last}, **last}.items():
         if key in _FOR_PROGRAMS or value is None or value in ({}, []):
             continue
         name = f"[bold]{key.replace('_', ' ')}[/bold]"
@@ -134,7 +137,8 @@ def emit(result: Json, as_json: bool) -> None:
 def _table(rows: Sequence[Mapping[str, Json]]) -> Any:
     from rich.table import Table
 
-    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("space", "schema", "choices")))
+    keys = dict.fromkeys(key for row in rows for key in row if key not in ("space", "schema", "choices"))
+    columns = sorted(keys, key=lambda key: key not in ("block", "network", "predictor"))  # what a row is about
     table = Table()
     for c in columns:  # long words, as paths are, go on in the next line
         table.add_column(c.replace("_", " "), overflow="fold")
@@ -197,7 +201,7 @@ def run_verb(name: str, where: Path, seed: int, *words: object) -> dict[str, Jso
 
     args = [name, *map(str, words), "--run", str(where), "--seed", str(seed)]
     typer.echo(f"$ sartor {shlex.join(args)}", err=True)
-    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the one result of the whole
+    with contextlib.redirect_stdout(io.StringIO()):  # the one result of the whole says what matters of it
         if app(args, standalone_mode=False):  # 130: typer turns Ctrl-C into an exit code
             raise KeyboardInterrupt
     result: dict[str, Json] = read_json(where / "result.json")

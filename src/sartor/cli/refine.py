@@ -106,7 +106,8 @@ def add(app: typer.Typer) -> None:
             say_step("measure both in one sitting")
             paths = [where / name.replace(" ", "-") for name in networks]
             side = run_verb(
-                "measure", where / "compare", seed, *paths, "--target", target, *stored, "--sitting", "compare"
+                "measure", where / "compare", seed, *paths, "--target", target, *stored,
+                "--sitting", f"compare {where.resolve()}",
             )["members"]  # fmt: skip
             return {
                 "source": str(source),

@@ -11,6 +11,7 @@ import typer
 from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Seed, Set, run_job, settings_from
 from sartor.core import Json
 
+TUNED_LR = 0.01
 Source = Annotated[Path, typer.Argument(help="Directory of a search, or an architecture file.")]
 
 
@@ -24,7 +25,8 @@ def add(app: typer.Typer) -> None:
             bool, typer.Option("--paper", help="The published recipe of the method that found it.")
         ] = False,
         tuned: Annotated[
-            bool, typer.Option("--tuned", help="Begin with the weights that a given model came with.")
+            bool,
+            typer.Option("--tuned", help=f"Begin with the weights that a given model came with, at lr={TUNED_LR}."),
         ] = False,
         teacher: Annotated[
             str | None, typer.Option(help="Run of a training whose outputs are wanted, too; `model`: the given one.")
@@ -50,7 +52,7 @@ def add(app: typer.Typer) -> None:
         from sartor.runs import Run
 
         space, arch = workflow.load_architecture(source)
-        usual = Recipe(optimiser=space.optimiser)
+        usual = Recipe(optimiser=space.optimiser).override({"lr": TUNED_LR} if tuned else {})
         recipe = (Recipe.paper(workflow.method_of(source)) if paper else usual).override(changes)
         task = tasks.get(data, device)
         workflow.fits_task(space, task, arch)

@@ -72,10 +72,10 @@ def metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def parse_limit(text: str) -> tuple[Metric, float]:
+def parse_limit(text: str, also: str = "") -> tuple[Metric, float]:
     """Read a limit typed with its unit: `20ms`, `1.5mJ`, `300MMACs`.
 
-    Returns the metric and the value in the metric's own unit.
+    Returns the metric and the value in the metric's own unit. also: what else may be typed here, for the message.
     Raises UserError for a bare number, an unknown unit, zero, a negative or a non-finite value.
     """
     match = _LIMIT.fullmatch(text)
@@ -84,7 +84,8 @@ def parse_limit(text: str) -> tuple[Metric, float]:
         raise UserError(f"limit {text!r} is not a number with a unit; write it like 20ms or 300MMACs ({units}).")
     number, unit = float(match[1]), match[2]
     if not unit:
-        raise UserError(f"limit {text!r} has no unit; write it like {text.strip()}ms (units: {units}).")
+        more = f", or like {also}" if also else ""
+        raise UserError(f"limit {text!r} has no unit; write it like {text.strip()}ms{more} (units: {units}).")
     if unit not in _UNITS:
         raise unknown("unit", unit, _UNITS)
     if not 0 < number < float("inf"):

@@ -101,9 +101,9 @@ def _write_pt2(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Te
 
 
 def _write_safetensors(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Tensor:
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
-    save_file({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}, file)
+    file.write_bytes(save({name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}))
     rebuilt = copy.deepcopy(network)
     for tensor in rebuilt.state_dict().values():
         tensor.zero_()

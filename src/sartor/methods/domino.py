@@ -28,6 +28,7 @@ Where we differ:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -49,10 +50,12 @@ from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
 from sartor.quality.trained import TrainedScore
 from sartor.runs import Run, write_json
 from sartor.training.recipe import Recipe
-from sartor.training.tasks import of_classes
+from sartor.training.tasks import guesses, of_classes
 
+logger = logging.getLogger("sartor")
 EVERY = 2**18  # networks that are looked at
 _AT_ONCE = 2**14
+_TOLD = 0.1  # of the variance of grades, below which they are said to tell little
 _AROUND = 64  # networks that a candidate is looked at in
 _RATES = {"supernet": 0.05, "tuned": 0.01, "scratch": 0.1}
 
@@ -108,8 +111,16 @@ class Domino(DominoSettings):
             raise UserError("no network could be graded, all trainings diverged; lower lr.")
         for _ in proxy.steps(1):
             proxy.log("graded", networks=len(graded), highest=max(graded.values()), lowest=min(graded.values()))
+        if guesses(max(graded.values()), small, "valid"):
+            logger.warning("even the best grade, %.1f %%, is that of guessing: give more epochs", max(graded.values()))
         if self.predictor == "estimate":
             score = Estimate(space, archs, grades, metric=quality.metric, members=QUICK)
+            if score.explained < _TOLD:
+                logger.warning(
+                    "grades tell little about blocks (%.0f %% of their variance is predicted of networks that were "
+                    "left out): what is chosen is close to chance; give more networks, or more epochs",
+                    100 * max(score.explained, 0.0),
+                )
             answers, predicted = score.out_of_fold()
             points = {"measured": answers.tolist(), "predicted": {"estimate": predicted.tolist()}}
             write_json(run.path / "answers.json", {"metric": quality.metric.name, "points": points})
@@ -192,14 +203,16 @@ class Domino(DominoSettings):
             start=known,
             seed=run.torch_seed("evolution") % 2**32,
         )
-        evolution = run.stage("evolution")
+        evolution, said = run.stage("evolution"), -np.inf
         for step in evolution.steps(self.iterations, population=population):
             new = population.ask()
             population.tell(new, accuracy(new))
             if not population.best():
                 return self._nearest(space, budgets, space.sample(run.rng("near"), _AROUND))
             best_value = population.told[population.best()[0]]
-            evolution.log("generation", generation=step, best=best_value, asked=len(population.told))
+            if best_value != said or step + 1 == self.iterations:  # generations by a predictor take a moment
+                evolution.log("generation", generation=step, best=best_value, asked=len(population.told))
+            said = best_value
         archs = list(population.told)
         told = np.array([population.told[arch] for arch in archs])
         self._front(archs, told, accuracy.metric, budgets, run)

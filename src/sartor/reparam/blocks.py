@@ -9,8 +9,10 @@ each to the next; a block has to be one of them.
 from __future__ import annotations
 
 import operator
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -264,8 +266,13 @@ class _Tracer(fx.Tracer):
 def _trace(module: nn.Module, leaves: frozenset[str] = frozenset()) -> fx.Graph:
     try:
         return _Tracer(leaves).trace(module)
-    except fx.proxy.TraceError:
-        raise _Ungraftable("what it does depends on the data (dynamic control flow)") from None
+    except fx.proxy.TraceError as error:
+        ours = str(Path(torch.__file__).parent), __file__
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+        where = f", {Path(frames[-1].filename).name} line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+        raise _Ungraftable(
+            f"what it does depends on the data or on shapes (dynamic control flow{where}); decide that in __init__"
+        ) from None
     except Exception as error:  # whatever a module's own code makes of a symbol
         raise _Ungraftable(f"it cannot be traced ({str(error).splitlines()[0] if str(error) else error!r})") from None
 

@@ -12,7 +12,8 @@ from sartor.report.values import number
 from sartor.runs import read_json, read_lines
 
 _VERBS = (
-    "quickstart", "targets", "measure", "fit", "search", "refine", "compress", "scale", "adapt", "train", "export",
+    "quickstart", "targets", "measure", "fit", "search", "refine", "compress", "scale", "adapt", "train", "test",
+    "export",
 )  # fmt: skip
 _SHAPES: dict[str, type] = {
     "budgets": list,
@@ -28,7 +29,6 @@ _SHAPES: dict[str, type] = {
     "choices": dict,
     "front": list,
     "profile_ms": dict,
-    "blocks": dict,
 }
 
 
@@ -71,7 +71,7 @@ def collect(paths: Sequence[Path]) -> list[Recorded]:
 
 def _with_measured(run: Recorded, runs: Iterable[Recorded]) -> Recorded:
     """A training with what a measurement of several networks side by side says about its network."""
-    if run.verb != "train" or run.result is None:
+    if run.verb not in ("train", "test") or run.result is None:
         return run
     same = ("space", "architecture")
     members = [one for other in runs if other.verb == "measure" for one in other.get("members") or ()]

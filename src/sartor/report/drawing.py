@@ -46,7 +46,8 @@ def layers(space: SearchSpace, arch: Sequence[int]) -> list[Layer]:
         return [_layer(slot.name, slot.candidates[k], None, None, True) for slot, k, on in active if on]
     from sartor.spaces.complexity import count_part
 
-    macs = {part.key: count_part(part)["macs"] for part in {p.key: p for p in parts}.values()}
+    counted = zip(parts, space.counted(arch) or parts)
+    macs = {key: count_part(part)["macs"] for key, part in {own.key: part for own, part in counted}.items()}
     out = []
     for i, part in enumerate(parts):
         shape = parts[i + 1].inputs[0] if i + 1 < len(parts) else None
@@ -66,7 +67,7 @@ def layers(space: SearchSpace, arch: Sequence[int]) -> list[Layer]:
 
 def _fixed(part: Part) -> str:
     found = _OPERATOR.search(part.key)
-    return found[0] if found else part.key.partition("-")[0]
+    return found[0] if found else part.key.partition("-")[0].replace("keep", "fixed")
 
 
 def _layer(name: str, operator: str, shape: tuple[int, ...] | None, macs: float | None, chosen: bool) -> Layer:
@@ -112,7 +113,7 @@ def _blocks(ax: Axes, shown: Sequence[Layer], widest: int, largest: int, per_row
         width = 0.84 if layer.expansion is None else 0.2 + 0.68 * layer.expansion / widest
         height = 1.0 if layer.kernel is None else layer.kernel / largest
         shade = (
-            GRID
+            (GRID if layer.operator == "keep" else MEDIUM)
             if layer.kernel is None
             else {3: SMALL, 5: MEDIUM}.get(layer.kernel, LARGE if layer.kernel > 5 else SMALL)
         )

@@ -145,7 +145,8 @@ def predicted_measured(fit: Line) -> Figure:
         values = np.asarray(fit["points"]["predicted"][name], dtype=np.float64) / factor
         error = (values / truth - 1.0) * 100.0
         worst = max(worst, float(np.nanmax(np.abs(error))) * 1.15)
-        quiet(top, grid="both").set_aspect("equal", adjustable="box")
+        quiet(top, grid="both").set_box_aspect(1)
+        bottom.set_box_aspect(1.15 / 3)
         top.fill_between(ends, ends * 0.95, ends * 1.05, color=SKY, alpha=0.22, linewidth=0, label="within 5 %")
         if floor is not None:
             reach = floor / factor

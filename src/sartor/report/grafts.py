@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from matplotlib.figure import Figure
 
 from sartor.core import show
@@ -61,8 +59,8 @@ def blocks(run: Recorded) -> str:
     if run.verb != "compress" or not became:
         return ""
     out = html.heading("What became of the blocks")
-    rows = sorted(became.items(), key=lambda row: [int(w) if w.isdigit() else w for w in re.split(r"(\d+)", row[0])])
-    changed = [i for i, (_, word) in enumerate(rows) if word != "kept" and not word.startswith("refused")]
+    rows = [[str(row["block"]), str(row["became"])] for row in became]
+    changed = [i for i, (_, word) in enumerate(rows) if not word.startswith(("kept", "refused"))]
     out += html.table(["block", "what became of it"], rows, chosen=changed, text=(0, 1))
     profile = run.get("profile_ms") or {}
     before, after = profile.get("before") or {}, profile.get("after") or {}
@@ -73,7 +71,7 @@ def blocks(run: Recorded) -> str:
         out += html.heading("Where time goes")
         out += html.table(["kind of layer", "before (ms)", "after (ms)"], spent_by, chosen=[len(spent_by) - 1])
         out += html.paragraph(
-            f"Of one inference on {run.get('target')}, as the runtime calls its layers after what it fuses; the mean "
+            f"Of one inference on {run.get('target')}, as the runtime calls its layers after what it fuses; medians "
             "of several. Watching each layer costs time: together they take longer than the latency.",
             "note",
         )

@@ -196,10 +196,14 @@ def architecture(search: Recorded) -> str:
     total = sum(layer.macs or 0.0 for layer in columns)
     chosen = [layer for layer in columns if layer.chosen]
     skips = sum(layer.skipped for layer in chosen)
+    how = (
+        "height and shade are the kernel, width is the expansion, grey is fixed"
+        if any(layer.kernel for layer in chosen)
+        else "grey is as it was"
+    )
     caption = (
-        f"From input to output: {len(chosen)} searched layers, {skips} of them skipped; height and shade are the "
-        "kernel, width is the expansion, grey is fixed, a thin line is a skip. Above: channels and resolution after "
-        "each stage. "
+        f"From input to output: {len(chosen)} searched layers, {skips} of them skipped; {how}, a thin line is a skip. "
+        "Above: channels and resolution after each stage. "
     )
     caption += f"Below: share of {show(total, known('macs'))}." if total else "Costs per layer cannot be counted here."
     rows = [

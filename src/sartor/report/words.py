@@ -43,7 +43,7 @@ def trained(runs: Sequence[Recorded]) -> list[Trained]:
     out = []
     for run in runs:
         value = number(run.get("value"))
-        if run.verb != "train" or value is None:
+        if run.verb not in ("train", "test") or value is None:
             continue
         same = _chosen_by(run, runs)
         sittings = [found for one in (run, *same) if (found := one.get("measured"))]

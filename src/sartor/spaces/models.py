@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_WRAPPED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep a state dict
+
+
 @dataclass(frozen=True)
 class Model:
     """make: builds the network with fresh weights; trained: file of weights that belong to it, if there are any."""
@@ -25,7 +28,8 @@ class Model:
     def load(self, weights: str | None = None) -> nn.Module:
         """The network with weights of a file, default its own; fresh where it has none.
 
-        Files are .safetensors, or what `torch.save` wrote of a state dict. Raises UserError where they do not fit.
+        Files are .safetensors, or what `torch.save` wrote of a state dict, which may be an entry of a checkpoint
+        (`_WRAPPED`). Raises UserError where they do not fit.
         """
         file, network = Path(weights) if weights else self.trained, self.make()
         if file is None:
@@ -38,10 +42,13 @@ class Model:
         try:
             safe = file.suffix == ".safetensors"
             state: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
-            network.load_state_dict(state.get("state_dict", state))
+            network.load_state_dict(next((state[key] for key in _WRAPPED if key in state), state))
         except Exception as error:
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"{file} holds no weights of this network ({said}); give a state dict of it.") from None
+            said = " ".join(str(error).split()).partition(". ")[0][:160]
+            raise UserError(
+                f"{file} holds no weights of this network ({said}); give a state dict of it, alone or as one of "
+                f"{', '.join(_WRAPPED)}."
+            ) from None
         return network
 
 

@@ -16,7 +16,7 @@ from sartor.core import Architecture, SearchSpace
 from sartor.core.errors import UserError, unknown
 from sartor.targets import energy, memory
 from sartor.targets.conditions import cpu_model
-from sartor.targets.local import LocalTarget, checked
+from sartor.targets.local import LocalTarget, checked, medians
 from sartor.targets.pack import Failed, Packed, pack_module
 from sartor.targets.timing import Runnable
 
@@ -62,7 +62,7 @@ class TorchEager(LocalTarget):
     def by_kind(self, packed: Packed, runs: int) -> dict[str, float]:
         """By class of the modules that have none inside; what stands between them is in none."""
         network, inputs = self._placed(packed)
-        spent: dict[str, float] = {}
+        spent: list[dict[str, float]] = []
         began: list[float] = []
 
         def before(*_: Any) -> None:
@@ -72,7 +72,7 @@ class TorchEager(LocalTarget):
         def after(module: nn.Module, *_: Any) -> None:
             self._wait()
             kind = type(module).__name__
-            spent[kind] = spent.get(kind, 0.0) + 1e3 * (time.perf_counter() - began.pop()) / runs
+            spent[-1][kind] = spent[-1].get(kind, 0.0) + 1e3 * (time.perf_counter() - began.pop())
 
         with torch.inference_mode():
             network(*inputs)
@@ -81,8 +81,9 @@ class TorchEager(LocalTarget):
                     module.register_forward_pre_hook(before)
                     module.register_forward_hook(after)
             for _ in range(runs):
+                spent.append({})
                 network(*inputs)
-        return spent
+        return medians(spent)
 
     def _placed(self, packed: Packed) -> tuple[nn.Module, list[torch.Tensor]]:
         assert isinstance(packed.model, nn.Module)

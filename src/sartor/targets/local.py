@@ -6,9 +6,10 @@ import hashlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,14 @@ from sartor.targets.timing import Rounds, Runnable, Timed, drift, interleave, vi
 
 logger = logging.getLogger("sartor")
 PROFILED = 30
-"""Inferences that a profile is the mean of."""
+"""Inferences that a profile is the median of."""
 ENERGY_ROUNDS = 3
 """Visits, of at least a second each, that a network gets for its energy."""
+
+
+def medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of what each run says by kind; one that was interrupted does not count for more than the others."""
+    return {kind: median(run.get(kind, 0.0) for run in runs) for kind in dict.fromkeys(k for run in runs for k in run)}
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class LocalTarget(ABC):
 
     @abstractmethod
     def by_kind(self, packed: Packed, runs: int) -> dict[str, float]:
-        """Milliseconds of one inference that kinds of layers take, as the runtime calls them; mean of `runs`."""
+        """Milliseconds of one inference that kinds of layers take, as the runtime calls them; medians of `runs`."""
 
     @abstractmethod
     def start(self) -> None:

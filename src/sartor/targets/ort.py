@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from sartor.core import Architecture, SearchSpace
 from sartor.core.errors import UserError, unknown
 from sartor.targets import energy, memory
 from sartor.targets.conditions import cpu_model
-from sartor.targets.local import LocalTarget, checked
+from sartor.targets.local import LocalTarget, checked, medians
 from sartor.targets.pack import Failed, Packed, cache_directory, pack_onnx
 from sartor.targets.timing import Runnable
 
@@ -63,18 +64,18 @@ class OnnxRuntime(LocalTarget):
 
     def by_kind(self, packed: Packed, runs: int) -> dict[str, float]:
         """By operator, after fusion: an activation that is part of its convolution is none of its own."""
-        spent: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as scratch:
             session, feed = self._session(packed, profiled=f"{scratch}/profile")
             for _ in range(_WARM + runs):
                 session.run(["output"], feed)
             events = json.loads(Path(session.end_profiling()).read_text())
         began = sorted(event["ts"] for event in events if event.get("name") == "model_run")
+        spent: list[dict[str, float]] = [{} for _ in began]
         for event in events:
-            if str(event.get("name")).endswith("_kernel_time") and event["ts"] >= began[_WARM]:
-                kind = event["args"]["op_name"]
-                spent[kind] = spent.get(kind, 0.0) + event["dur"] / 1e3 / runs
-        return spent
+            if str(event.get("name")).endswith("_kernel_time"):
+                kind, one = event["args"]["op_name"], spent[bisect_right(began, event["ts"]) - 1]
+                one[kind] = one.get(kind, 0.0) + event["dur"] / 1e3
+        return medians(spent[_WARM:])
 
     def _session(self, packed: Packed, profiled: str = "") -> tuple[Any, dict[str, Any]]:
         """The session and what it is fed with. profiled: prefix of a file that it writes where time goes to."""

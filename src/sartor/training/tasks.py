@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,15 @@ from sartor.training.translation import Translation
 _SPLITS = ("train", "valid", "trainvalid", "test")
 _VALID_SHARE = 0.2
 _EVALUATION_BATCH = 512
+
+
+def guesses(value: float, task: Task, split: Split) -> bool:
+    """Whether an accuracy on `split` is what guessing among the classes may give: within three deviations of it."""
+    classes = getattr(task, "classes", 0)
+    if task.metric.name != "accuracy" or not classes:
+        return False
+    chance = 1 / classes
+    return value / 100 < chance + 3 * math.sqrt(chance * (1 - chance) / task.length(split))
 
 
 class Classification:

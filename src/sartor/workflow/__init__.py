@@ -21,7 +21,7 @@ from sartor.workflow.networks import (
     load_network,
     method_of,
     teacher,
-    tested,
+    test_network,
     train_network,
 )
 from sartor.workflow.oracle import oracle
@@ -51,6 +51,6 @@ __all__ = [
     "remeasure",
     "search",
     "teacher",
-    "tested",
+    "test_network",
     "train_network",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +62,7 @@ def train_network(
     from sartor.spaces.complexity import Complexity
     from sartor.training.distil import Distilled
     from sartor.training.loop import train
+    from sartor.training.tasks import guesses
 
     fits_task(space, task, arch)
     torch.manual_seed(run.torch_seed("weights"))
@@ -74,7 +74,7 @@ def train_network(
     write_atomic(run.path / "network.safetensors", save({k: v.contiguous() for k, v in network.state_dict().items()}))
     write_json(run.path / "architecture.json", space.to_json(arch))
     macs = float(Complexity(space, "macs")([arch])[0])
-    if guesses(found["value"], task):
+    if guesses(found["value"], task, "test"):
         logger.warning("an accuracy of %.1f %% is that of guessing; train longer, or with another lr", found["value"])
     return {
         **found,
@@ -120,21 +120,27 @@ def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
     return space, arch, network
 
 
-def tested(network: nn.Module, task: Task) -> float:
-    """The task's metric of a trained network on `test`."""
-    value = float(task.evaluate(network.to(task.device).eval(), "test")[task.metric.name])
-    if guesses(value, task):
+def test_network(space: Grafts, arch: Architecture, task: Task) -> dict[str, Json]:
+    """What `train_network` says, of a network with the weights that the given model came with."""
+    from sartor.spaces.complexity import Complexity
+    from sartor.training.tasks import guesses
+
+    network = space.tuned(arch).to(task.device).eval()
+    result = task.evaluate(network, "test")
+    value = float(result[task.metric.name])
+    if guesses(value, task, "test"):
         logger.warning("as it came, the network has %.1f %% accuracy, as by guessing; are these its data?", value)
-    return value
-
-
-def guesses(value: float, task: Task) -> bool:
-    """Whether an accuracy on `test` is what guessing among the classes may give: within three deviations of it."""
-    classes = getattr(task, "classes", 0)
-    if task.metric.name != "accuracy" or not classes:
-        return False
-    chance = 1 / classes
-    return value / 100 < chance + 3 * math.sqrt(chance * (1 - chance) / task.length("test"))
+    return {
+        "metric": task.metric.name,
+        "value": value,
+        "loss": result["loss"],
+        "split": "test",
+        "params": sum(p.numel() for p in network.parameters()),
+        "macs": float(Complexity(space, "macs")([arch])[0]),
+        "space": space.spec(),
+        "architecture": list(arch),
+        "data": task.describe(),
+    }
 
 
 def collapse_error(source: Path, task: Task) -> float:
