@@ -138,6 +138,14 @@ def test_what_makes_no_block_cheaper_is_no_candidate(space) -> None:
         assert slot.candidates[choice] not in useless[slot.name]
 
 
+def test_a_part_of_a_space_is_searched_as_any_other(space) -> None:
+    part = space.restrict({1: [0, 4], 2: [0, 4]})
+    macs = Complexity(part, "macs")
+    favours = FunctionScore(part, METRICS["accuracy"], lambda s, a: 50.0 + sum(a))
+    found = sartor.search("domino", part, None, budget=Budget(macs, 1e9), objectives=[favours])
+    assert found.architecture == part.canonical((3, 1, 1))
+
+
 def test_trainings_begin_where_they_are_told_to(space) -> None:
     task = for_search(tasks.get("digits"))
     recipe = Recipe(epochs=1, lr=1e-6, warmup_epochs=0)

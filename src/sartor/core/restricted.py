@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +136,10 @@ class Restricted(SearchSpace):
 
 
 class Lifted(Score):
-    """A score of the base space, asked with architectures of a restricted one."""
+    """A score of one space, asked with architectures of another; lift: makes them architectures of the first."""
 
-    def __init__(self, score: Score, space: Restricted) -> None:
-        self.score, self.space, self.metric, self._lift = score, space, score.metric, space.lift
+    def __init__(self, score: Score, space: SearchSpace, lift: Callable[[Sequence[int]], Architecture]) -> None:
+        self.score, self.space, self.metric, self._lift = score, space, score.metric, lift
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
         return self.score([self._lift(arch) for arch in archs])

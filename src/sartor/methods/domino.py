@@ -79,14 +79,18 @@ class Domino(DominoSettings):
         useless = self._useless(space, budgets, run)
         kept = {i: [k for k in range(len(s)) if k not in useless[i]] for i, s in enumerate(space.slots)}
         only = Restricted(space, kept)
-        within = [replace(budget, score=Lifted(budget.score, only)) for budget in budgets]
+
+        def lift(arch: Sequence[int]) -> Architecture:
+            return space.canonical(tuple(kept[i][k] for i, k in enumerate(only.canonical(arch))))
+
+        within = [replace(budget, score=Lifted(budget.score, only, lift)) for budget in budgets]
         known = [
             tuple(kept[i].index(k) for i, k in enumerate(arch))
             for arch in sorted(graded, key=lambda a: -graded[a])
             if all(k in kept[i] for i, k in enumerate(arch))
         ]
-        chosen, status = self._choose(only, Lifted(accuracy, only), within, run, known)
-        arch = only.lift(chosen)
+        chosen, status = self._choose(only, Lifted(accuracy, only, lift), within, run, known)
+        arch = lift(chosen)
         winner = standing(arch, budgets, status)
         extras: dict[str, Json] = {
             "quality": accuracy.metric.name,
