@@ -15,7 +15,6 @@ from sartor.workflow.measuring import (
     remeasure,
 )
 from sartor.workflow.networks import (
-    begun,
     collapse_error,
     load_architecture,
     load_network,
@@ -31,7 +30,6 @@ __all__ = [
     "COUNTED",
     "Fit",
     "adapt",
-    "begun",
     "budgets_of",
     "collapse_error",
     "compare",

@@ -66,7 +66,7 @@ def train_network(
 
     fits_task(space, task, arch)
     torch.manual_seed(run.torch_seed("weights"))
-    network = begun(space, arch) if tuned else space.network(arch)
+    network = _begun(space, arch) if tuned else space.network(arch)
     wanted: Task = task
     if teacher is not None:
         wanted = Distilled(task, teacher, share=recipe.distil, temperature=recipe.temperature)
@@ -86,7 +86,7 @@ def train_network(
     }
 
 
-def begun(space: SearchSpace, arch: Architecture) -> nn.Module:
+def _begun(space: SearchSpace, arch: Architecture) -> nn.Module:
     """The network with the weights that the given model came with. Raises UserError for a space that is of none."""
     if not isinstance(space, Grafts):
         raise UserError(f"networks of space {space.name!r} come with no weights; train them from scratch.")
