@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sartor.core import Architecture, Json, Part, Slot
 from sartor.core.errors import UserError, unknown
 from sartor.spaces.chain import ChainSpace
-from sartor.spaces.options import check_ranges, halve, widened
+from sartor.spaces.options import Row, check_ranges, halve, layer_rows, widened
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -139,19 +139,9 @@ class MobileNet(ChainSpace):
             head=scaled(layout.head),
             hidden=scaled(layout.hidden) if layout.hidden else 0,
         )
-        self.rows = self._rows()
+        pixels = halve(self.resolution, self.layout.stem[1])
+        self.rows: tuple[Row, ...] = layer_rows(self.layout.first, self.layout.stages, pixels)
         self.slots = tuple(Slot(f"layer{i + 1}", OPERATORS) for i in range(self.layers))
-
-    def _rows(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Per searchable layer: input channels, output channels, stride, input size in pixels."""
-        rows, inputs = [], self.layout.first
-        size = halve(self.resolution, self.layout.stem[1])
-        for outputs, layers, first_stride in self.layout.stages:
-            for layer in range(layers):
-                stride = first_stride if layer == 0 else 1
-                rows.append((inputs, outputs, stride, size))
-                inputs, size = outputs, halve(size, stride)
-        return tuple(rows)
 
     def spec(self) -> dict[str, Json]:
         return {
@@ -177,7 +167,7 @@ class MobileNet(ChainSpace):
     def parts(self, arch: Sequence[int]) -> list[Part]:
         return self.chain(self.canonical(arch), self.rows)
 
-    def chain(self, arch: Architecture, rows: Sequence[tuple[int, int, int, int]]) -> list[Part]:
+    def chain(self, arch: Architecture, rows: Sequence[Row]) -> list[Part]:
         """The parts of an architecture whose layers are as in `rows`, which may be of other channels."""
         stem, stem_stride = self.layout.stem
         size = halve(self.resolution, stem_stride)

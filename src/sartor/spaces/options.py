@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Iterable
+from typing import TypeAlias, TypeVar
 
 from sartor.core import SearchSpace, UserError
 
 S = TypeVar("S", bound=SearchSpace)
+Row: TypeAlias = tuple[int, int, int, int]
+"""A layer's input channels, output channels, stride, and pixels of an edge of its input."""
 
 
 def check_ranges(space: str, *options: tuple[str, object, float, float]) -> None:
@@ -31,3 +34,14 @@ def widened(space: S, width: float) -> S:
 def halve(pixels: int, stride: int) -> int:
     """Pixels of an edge after a convolution with `same` padding."""
     return -(-pixels // stride)
+
+
+def layer_rows(inputs: int, stages: Iterable[tuple[int, int, int]], pixels: int) -> tuple[Row, ...]:
+    """The layers of stages (channels, layers, stride of the first), behind `inputs` channels of that many pixels."""
+    rows = []
+    for outputs, layers, first_stride in stages:
+        for layer in range(layers):
+            stride = first_stride if layer == 0 else 1
+            rows.append((inputs, outputs, stride, pixels))
+            inputs, pixels = outputs, halve(pixels, stride)
+    return tuple(rows)

@@ -43,11 +43,6 @@ class Tabled(SearchSpace):
         )
 
 
-def nas_bench_macro() -> Tabled:
-    """NAS-Bench-Macro (X. Su et al., CVPR 2021): eight layers of three operators, 3^8 = 6,561 networks."""
-    return Tabled("nas-bench-macro", (Slot(f"layer{i}", ("identity", "mb3_k3", "mb6_k5")) for i in range(8)))
-
-
 def fbnet() -> Tabled:
     """FBNet (B. Wu et al., CVPR 2019) as HELP measured it: 22 layers of nine operators.
 
