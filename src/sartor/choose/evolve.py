@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sartor.choose.neighbours import changes_of
 from sartor.choose.sample import RandomSearch
@@ -166,6 +167,11 @@ class Population(RandomSearch):
         super().tell(archs, values)
         self._waiting -= set(map(self.space.canonical, archs))
 
+    @property
+    def done(self) -> bool:
+        """Whether every member of the generation has a value."""
+        return not self._waiting
+
     def best(self) -> list[Architecture]:
         """The members that have a value, best first."""
         known = [arch for arch in self.members if np.isfinite(self.told.get(arch, np.nan))]
@@ -199,7 +205,7 @@ class Population(RandomSearch):
         """Up to `count` new architectures that keep the budgets, from the stream of that name."""
         rng = np.random.default_rng([self.seed, self.generation, zlib.crc32(name.encode())])
         made: dict[Architecture, None] = {}
-        old = known if self.again else known | self.told.keys()
+        old = known | self.told.keys()
         for _ in range(_ROUNDS):
             if len(made) < count:
                 drawn = [arch for arch in dict.fromkeys(make(rng, _DRAWS)) if arch not in old]
@@ -208,6 +214,10 @@ class Population(RandomSearch):
             made |= dict.fromkeys(arch for arch in self.within.repaired(make(rng, _DRAWS)) if arch not in old)
         return list(made)[:count]
 
+    def _picked(self, rng: np.random.Generator, parents: int, *size: int) -> npt.NDArray[np.int64]:
+        """Which parents: any."""
+        return rng.integers(parents, size=size)
+
     def _any(self, rng: np.random.Generator, n: int) -> list[Architecture]:
         return self.space.sample(rng, n)
 
@@ -215,14 +225,14 @@ class Population(RandomSearch):
         """Line 6: each choice from either of two, from the one that has the slot where only one has."""
         index = np.array(parents, dtype=np.int64)
         has = self.space.exists(index)
-        one, other = rng.integers(len(parents), size=(2, n))
+        one, other = self._picked(rng, len(parents), 2, n)
         first = (rng.random((n, index.shape[1])) < 0.5) & has[one] | ~has[other]
         return self.space.canonical_rows(np.where(first, index[one], index[other]))
 
     def _mutated(self, parents: Sequence[Architecture], rng: np.random.Generator, n: int) -> list[Architecture]:
         """Line 7: each choice drawn anew at a rate, and those that come to exist by it."""
         index = np.array(parents, dtype=np.int64)
-        one = rng.integers(len(parents), size=n)
+        one = self._picked(rng, len(parents), n)
         anew = rng.random((n, index.shape[1])) < self.gene_rate
         drawn = rng.integers([len(slot) for slot in self.space.slots], size=anew.shape)
         return self.space.canonical_rows(np.where(anew | ~self.space.exists(index)[one], drawn, index[one]))

@@ -43,6 +43,9 @@ METRICS: dict[str, Metric] = {
     )
 }
 
+QUALITIES = ("accuracy", "bleu", "loss", "proxy")
+"""What networks are for; the other metrics are what they cost."""
+
 # unit as typed -> (metric, factor to the metric's own unit)
 _UNITS: dict[str, tuple[str, float]] = {
     "ns": ("latency_ms", 1e-6),

@@ -11,6 +11,8 @@ from sartor.methods.settings import (
     LightNASSettings,
     MathNASSettings,
     Settings,
+    SPOSSettings,
+    SupernetShiftingSettings,
     SurgeNASSettings,
 )
 
@@ -24,6 +26,8 @@ METHODS: Registry[Method] = Registry(
         "lightnas": "sartor.methods.lightnas:LightNAS",
         "lightnas-channels": "sartor.methods.lightnas_channels:LightNASChannels",
         "mathnas": "sartor.methods.mathnas:MathNAS",
+        "spos": "sartor.methods.spos:SPOS",
+        "supernet-shifting": "sartor.methods.supernet_shifting:SupernetShifting",
         "surgenas": "sartor.methods.surgenas:SurgeNAS",
     },
 )
@@ -32,5 +36,7 @@ SETTINGS: dict[str, type[Settings]] = {
     "lightnas": LightNASSettings,
     "lightnas-channels": LightNASChannelsSettings,
     "mathnas": MathNASSettings,
+    "spos": SPOSSettings,
+    "supernet-shifting": SupernetShiftingSettings,
     "surgenas": SurgeNASSettings,
 }

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 class Settings(BaseModel):
     """Base of all methods: frozen, and an unknown key is an error.
 
-    weighs: a cost without a limit can be given as an objective; asks: a score of quality can; example: a setting that
-    makes a first search short.
+    weighs: a cost without a limit can be given as an objective; fronts: costs can be objectives beside quality, limits
+    or not; asks: a score of quality can be one; transfers: it can begin with what another run trained; example: a
+    setting that makes a first search short.
     """
 
     example: ClassVar[str] = "epochs=30"
     weighs: ClassVar[bool] = False
+    fronts: ClassVar[bool] = False
+    transfers: ClassVar[bool] = False
     asks: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -248,6 +251,87 @@ class DominoSettings(Settings):
             "target_epochs": 180,
         }
         return cls(**{**published, **changes})
+
+
+class SPOSSettings(Settings):
+    """The public code of SPOS, whose numbers `paper` has; values marked (ours) are not published."""
+
+    example = "epochs=5"
+    asks = True
+    fronts = True
+    epochs: int = Field(60, ge=1, description="of the supernet; paper: 120, 150,000 iterations of ImageNet")
+    batch_size: int = Field(64, ge=2, description="of the supernet; paper: 1024")
+    lr: float | None = Field(
+        None, gt=0, description="of the supernet, linear to 0; default 0.05, AdamW 1e-3 (ours); paper: 0.5"
+    )
+    label_smoothing: float | None = Field(
+        None, ge=0, lt=1, description="of the supernet's loss; default: that of the data; paper: 0.1"
+    )
+    sampling: Literal["uniform", "macs"] = Field(
+        "uniform",
+        description="of the supernet's paths; macs: seven ranges of multiply-accumulates, each as often (code)",
+    )
+    calibration: int = Field(
+        4, ge=1, description="batches of 256 that norms of a network are calibrated on; paper: 100"
+    )
+    valid_batches: int | None = Field(None, ge=1, description="batches of 512 that grade it; default all; paper: 16")
+    iterations: int = Field(20, ge=1, description="generations")
+    population: int = Field(
+        60, ge=4, description="networks of a generation: those that stay and their children; paper: 10 and 50"
+    )
+    keep: int = Field(10, ge=1, description="that stay, and are parents; with several objectives half of all do")
+    gene_rate: float = Field(0.1, gt=0, le=1, description="of choices drawn anew in a mutation")
+
+    def sensible(self, limits: int, objectives: int) -> None:
+        if self.keep >= self.population:
+            raise UserError(f"keep={self.keep} of population={self.population} leaves no child; keep fewer.")
+
+    def suits(self, space: SearchSpace, task: Task) -> None:
+        if not space.has_supernet:
+            raise UserError(f"space {space.name!r} has no supernet; take one that has, or give --oracle.")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        published: dict[str, Any] = {
+            "epochs": 120,
+            "batch_size": 1024,
+            "lr": 0.5,
+            "label_smoothing": 0.1,
+            "sampling": "macs",
+            "calibration": 100,
+            "valid_batches": 16,
+        }
+        return cls(**{**published, **changes})
+
+
+class SupernetShiftingSettings(SPOSSettings):
+    """The appendix of Supernet Shifting and its code; values marked (ours) are not published."""
+
+    asks = False
+    transfers = True
+    source: str | None = Field(
+        None, description="a run whose supernet is shifted instead of a new one, with another classifier (--from)"
+    )
+    warmup: int = Field(
+        0, ge=0, description="with source: first steps, on random paths, in which only the classifier is trained (ours)"
+    )
+    warmup_lr: float = Field(0.1, gt=0, description="of those (ours)")
+    shift_lr: float = Field(1e-4, ge=0, description="constant; 0: the supernet stays, as in spos")
+    samples: int = Field(640, ge=2, description="images that the supernet is shifted on")
+    per: Literal["architecture", "generation"] = Field(
+        "architecture", description="so many images for each network that is visited (code), or for all of a generation"
+    )
+    schedule: Literal["per_batch", "per_iteration"] = Field(
+        "per_batch",
+        description="an update after each batch of 32 (code), or one a generation by the mean gradient (abstract)",
+    )
+    revisit: bool = Field(
+        True, description="networks that stay are shifted on and graded in each generation (ours); paper: false"
+    )
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        return super().paper(**{"revisit": False, **changes})
 
 
 class SurgeNASSettings(Settings):

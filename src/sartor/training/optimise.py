@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -64,6 +65,15 @@ def cosine(step: int, total: int, *, peak: float, warmup: int = 0, start: float 
         return start + (peak - start) * step / warmup
     done = min(1.0, (step - warmup) / max(1, total - warmup))
     return end + (peak - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def linear(step: int, total: int, *, peak: float, warmup: int = 0) -> float:
+    """Learning rate of `step` (0 to total - 1): linear from 0 to `peak` in `warmup` steps, linear to 0."""
+    return peak * (step / warmup if step < warmup else 1 - min(1.0, (step - warmup) / max(1, total - warmup)))
+
+
+Schedule: TypeAlias = Literal["cosine", "linear"]
+SCHEDULES: dict[Schedule, Callable[..., float]] = {"cosine": cosine, "linear": linear}
 
 
 class EarlyStatistics:

@@ -1,0 +1,79 @@
+"""Supernets as files, and how one begins on other data with the weights of another."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import nn
+
+from sartor.core import Path, Task, UserError
+from sartor.quality.supernet import Draw
+from sartor.runs import Run, write_atomic
+from sartor.training.optimise import make_optimiser
+
+FILE = "supernet.safetensors"
+
+
+def save(supernet: nn.Module, file: FilePath) -> None:
+    """All weights and statistics, on the CPU; shared ones as often as they are named."""
+    from safetensors.torch import save as packed
+
+    write_atomic(file, packed({name: value.detach().cpu().clone() for name, value in supernet.state_dict().items()}))
+
+
+def load(supernet: nn.Module, file: FilePath, *, anew: bool = False) -> list[str]:
+    """The weights of a saved supernet of the same slots; anew: but for its classifier, whose names are returned.
+
+    Raises UserError for a file that is missing or of another supernet.
+    """
+    from safetensors.torch import load_file
+
+    if not file.exists():
+        raise UserError(f"there is no supernet {file}; give a run of spos or supernet-shifting that trained one.")
+    old, new = load_file(file), supernet.state_dict()
+    left = classifier(supernet) if anew else []
+    same = {name for name in new.keys() & old.keys() if new[name].shape == old[name].shape}
+    apart = [name for name in (*new, *old) if name not in same and name not in left]
+    if apart:
+        shapes = [list(of[apart[0]].shape) if apart[0] in of else "missing" for of in (old, new)]
+        raise UserError(
+            f"the supernet {file} is of another space: {apart[0]} is {shapes[0]} there and {shapes[1]} here; give the "
+            "same space, of which only resolution and classes may differ."
+        )
+    supernet.load_state_dict({name: new[name] if name in left else value for name, value in old.items()})
+    return left
+
+
+def classifier(supernet: nn.Module) -> list[str]:
+    """Names of the tensors of the last linear layer."""
+    names = [name for name, module in supernet.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise UserError("this supernet ends with no linear layer, so that it has no classifier to be replaced.")
+    return [f"{names[-1]}.{name}" for name in supernet.get_submodule(names[-1]).state_dict()]
+
+
+def warm_up(
+    supernet: Any, task: Task, run: Run, *, names: list[str], steps: int, batch_size: int, lr: float, draw: Draw
+) -> Any:
+    """Train these tensors alone for so many steps of one drawn path each; SGD with momentum, constant lr."""
+    supernet.to(task.device)
+    alone = nn.ParameterDict(
+        {name.replace(".", "-"): value for name, value in supernet.named_parameters() if name in names}
+    )
+    w = make_optimiser(alone, "sgd", lr=lr)
+    for step in run.steps(steps, supernet=supernet, w=w):
+        torch.manual_seed(run.torch_seed("dropout", step))
+        (arch,) = draw(run.rng("paths", step), 1)
+        supernet.train()
+        (batch,) = task.batches("train", size=batch_size, seed=run.seed, epoch=step, limit=1)
+        w.zero_grad(set_to_none=True)
+        loss = task.loss(partial(supernet, path=Path(arch)), batch)
+        for value, grad in zip(alone.values(), torch.autograd.grad(loss, list(alone.values()))):
+            value.grad = grad
+        w.step()
+        if step + 1 == steps:
+            run.log("warmed up", steps=steps, loss=float(loss.detach()))
+    return supernet.eval()
