@@ -141,6 +141,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CASES = [
     # verbs, methods, options
     ("serach lightnas", 2, "unknown verb 'serach' search"),
+    (f"search lightnas --space {TINY} --objective latency_ms --budget 1ms", 2, "front spos weighs surgenas"),
+    (f"search spos --space {TINY} --from old --budget 1ms", 2, "--from supernet-shifting"),
+    (
+        f"search supernet-shifting --space {TINY} --from nowhere --budget 1GMACs --data digits",
+        2,
+        "nowhere no supernet spos",
+    ),
+    (f"search spos --space {TINY} --predictor measured --budget 1ms", 2, "measured without limits auto"),
+    (f"search lightnas --space {TINY} --predictor measured --budget 1ms", 2, "measured front"),
+    (f"search spos --space {TINY} --budget 1GMACs --set keep=60", 2, "keep=60 population=60"),
     ("search lightnass --space x", 2, "unknown method 'lightnass' lightnas"),
     ("search lightnas --budget 1ms", 2, "--space"),
     (f"search lightnas --space {TINY}", 2, "--budget"),

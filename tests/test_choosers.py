@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sartor.choose.evolve import Evolution, Population, Within, mutate
+from sartor.choose.pareto import NSGA2, front
 from sartor.choose.sample import RandomSearch
 from sartor.core import Budget, Slot, UserError
 from tests.contracts.choosers import check_chooser
@@ -179,13 +180,67 @@ def test_a_population_finds_what_random_search_does_not() -> None:
     assert found["population"] > found["random"]
 
 
-def test_asking_again_asks_the_whole_generation() -> None:
-    search = Population(Grid(6, 4), population=8, keep=4, again=True)
-    first = search.ask()
-    search.tell(first, np.arange(8.0))
-    again = search.ask()
-    assert len(again) == 8
-    assert set(again[:4]) == set(first[4:])
+def test_asking_again_asks_for_those_that_stay_and_draws_the_same_children() -> None:
+    asked = {}
+    for again in (False, True):
+        search = Population(Grid(6, 4), population=8, keep=4, again=again)
+        search.tell(first := search.ask(), np.arange(8.0))
+        asked[again] = search.ask()
+    assert set(asked[True][:4]) == set(first[4:])
+    assert asked[True][4:] == asked[False]
+
+
+# ---------------------------------------------------------------------- fronts
+
+
+def dominated(values) -> np.ndarray:
+    """By definition: another row is as good in all, and better in one."""
+    return np.array([any((o <= v).all() and (o < v).any() for o in values) for v in values])
+
+
+@given(st.integers(1, 40), st.integers(1, 4), st.integers(0, 2**16))
+def test_a_front_is_what_no_other_beats(rows, objectives, seed) -> None:
+    values = np.random.default_rng(seed).integers(0, 5, size=(rows, objectives)).astype(float)
+    assert sorted(front(values)) == list(np.flatnonzero(~dominated(values)))
+
+
+@pytest.mark.parametrize("space", [Ragged(), Grid(6, 4)], ids=["ragged", "grid"])
+@pytest.mark.parametrize("again", [False, True])
+def test_nsga2_keeps_the_contract(space, again) -> None:
+    one, other = additive(space), additive(space, 1)
+
+    def both(archs):
+        return np.column_stack([one(archs), other(archs)])
+
+    make = lambda: NSGA2(space, better=("more", "less"), population=4, again=again, seed=3)  # noqa: E731
+    check_chooser(make, space, both, rounds=8)
+
+
+def test_nsga2_finds_the_front_that_enumeration_finds() -> None:
+    space = Grid(5, 4)
+    scores = [additive(space, seed) for seed in (1, 2)]
+    every = list(space.enumerate())
+    values = np.column_stack([score(every) for score in scores])
+    true = {every[i] for i in front(values)}
+    search = NSGA2(space, better=("less", "less"), population=20)
+    while len(search.told) < 600:
+        asked = search.ask()
+        search.tell(asked, np.column_stack([score(asked) for score in scores]))
+    assert len(true & set(search.front())) / len(true) >= 0.9
+    random = space.sample(np.random.default_rng(0), 600)
+    drawn = np.column_stack([score(random) for score in scores])
+    assert len(true & {random[i] for i in front(drawn)}) < len(true & set(search.front()))
+
+
+def test_a_crowded_network_loses_to_a_lonely_one_of_its_rank() -> None:
+    space = Grid(2, 9)
+    search = NSGA2(space, better=("less", "less"), population=2)
+    search.members = [(i, 0) for i in range(4)]
+    search.tell(search.members, np.array([[0.0, 9.0], [1.0, 8.0], [1.1, 7.9], [9.0, 0.0]]))
+    assert set(search.best()[:2]) == {(0, 0), (3, 0)}
+    search.tell([(4, 0)], np.array([[np.nan, 0.0]]))
+    search.members.append((4, 0))
+    assert (4, 0) not in search.best()
 
 
 def test_a_repair_goes_to_the_budget_or_says_that_it_cannot() -> None:

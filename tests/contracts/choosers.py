@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from sartor.core import Chooser, Score, SearchSpace
+from sartor.core import Architecture, Chooser, F, SearchSpace
 
 
-def check_chooser(make: Callable[[], Chooser], space: SearchSpace, score: Score, rounds: int = 6) -> None:
+def check_chooser(
+    make: Callable[[], Chooser], space: SearchSpace, score: Callable[[Sequence[Architecture]], F], rounds: int = 6
+) -> None:
     """Asked architectures are canonical, two of a kind agree, and a resumed one goes on as if nothing had happened.
 
     make: a fresh chooser of the space, the same each time.

@@ -27,7 +27,8 @@ class NSGA2(Population):
     and crowding distances. A generation is the `population` best of the last one and as many children, whose parents
     win tournaments of two. Children are made as in `Population`, which the other options are of.
 
-    better: which values of each objective are. `tell` takes (n, objectives); a NaN in any is a failure.
+    better: which values of each objective are. `tell` takes (n, objectives), and `told` has the first of them; a NaN in
+    any is a failure.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class NSGA2(Population):
 
     def tell(self, archs: Sequence[Architecture], values: F) -> None:
         values = np.asarray(values, dtype=np.float64).reshape(len(archs), len(self.signs))
-        super().tell(archs, values.sum(axis=1))
+        super().tell(archs, np.where(np.isfinite(values).all(axis=1), values[:, 0], np.nan))
         self.values.update(zip(map(self.space.canonical, archs), (tuple(row) for row in values.tolist())))
 
     def best(self) -> list[Architecture]:

@@ -15,6 +15,7 @@ from sartor.core import Json, Score, UserError, metric, parse_limit
 from sartor.methods import METHODS, SETTINGS
 from sartor.runs import write_json
 
+MEASURED = "measured"
 TRUSTED = 3.0  # percent: what counts as equal latency
 logger = logging.getLogger("sartor")
 Budgets = Annotated[
@@ -32,7 +33,9 @@ Targets = Annotated[
 Objectives = Annotated[
     list[str] | None,
     typer.Option(
-        "--objective", help="A cost that a method weighs where it has no limit: latency_ms, macs. Repeatable."
+        "--objective",
+        help="A cost that a method weighs where it has no limit, or that a front is wanted of: latency_ms, macs. "
+        "Repeatable.",
     ),
 ]
 Oracle = Annotated[
@@ -41,6 +44,12 @@ Oracle = Annotated[
         help="FILE.py:FUNCTION[?metric=accuracy] that grades networks instead of a supernet trained on the data, for "
         "methods that ask; it gets the space and an architecture.",
     ),
+]
+
+
+From = Annotated[
+    Path | None,
+    typer.Option("--from", help="A run whose supernet is taken, with a new classifier, instead of training one."),
 ]
 
 
@@ -62,11 +71,16 @@ def _add(group: typer.Typer, method: str) -> None:
         data: Data = "digits",
         target: Targets = None,
         predictor: Annotated[
-            str, typer.Option(help="auto, all, a name that `sartor fit` takes, or a file that it wrote.")
+            str,
+            typer.Option(
+                help="auto, all, a name that `sartor fit` takes, or a file that it wrote; measured: objectives are "
+                "measured on the target while it searches."
+            ),
         ] = "auto",
         samples: Samples = 1000,
         two_sided: Annotated[bool, typer.Option("--two-sided", help="Land within 0.5 % on both sides.")] = False,
         oracle: Oracle = None,
+        from_: From = None,
         paper: Annotated[bool, typer.Option("--paper", help="Every setting as published.")] = False,
         set_: Set = None,
         config: Config = None,
@@ -77,6 +91,8 @@ def _add(group: typer.Typer, method: str) -> None:
         json: JsonFlag = False,
     ) -> None:
         values = common.settings_from(config, set_)
+        if from_ is not None:
+            values["source"] = str(from_)
         if target and len(target) > 1:
             from sartor.cli.devices import search_devices
 
@@ -125,17 +141,27 @@ def run_search(
     as_json: bool,
 ) -> dict[str, Json]:
     """Search as the command line does, and print the result."""
-    weighs = [name for name, kind in SETTINGS.items() if kind.weighs]
-    if objectives and (limits or method not in weighs):
+    kind = SETTINGS[method]
+    if objectives and not (kind.fronts or (kind.weighs and not limits)):
+        fronts = ", ".join(name for name, other in SETTINGS.items() if other.fronts)
+        weighs = ", ".join(name for name, other in SETTINGS.items() if other.weighs)
         raise UserError(
-            f"--objective {objectives[0]} is for a method that weighs a cost ({', '.join(weighs)}) and has no limit on "
-            f"any; {method} was given {len(limits)} budgets."
+            f"--objective {objectives[0]} is for a method that looks for a front ({fronts}), or weighs a cost "
+            f"({weighs}) and has no limit on any; {method} was given {len(limits)} budgets."
         )
-    if oracle and not SETTINGS[method].asks:
-        asking = ", ".join(name for name, kind in SETTINGS.items() if kind.asks)
+    if "source" in values and not kind.transfers:
+        able = ", ".join(name for name, other in SETTINGS.items() if other.transfers)
+        raise UserError(f"--from is for a method that begins with another run's supernet ({able}); leave it out.")
+    if predictor == MEASURED and (limits or not kind.fronts):
+        raise UserError(
+            f"--predictor {MEASURED} is for objectives of a front, without limits, which are asked about thousands of "
+            "networks; take auto."
+        )
+    if oracle and not kind.asks:
+        asking = ", ".join(name for name, other in SETTINGS.items() if other.asks)
         raise UserError(f"--oracle is for a method that asks about networks ({asking}); leave it out of {method}.")
-    kinds = [*(parse_limit(limit)[0] for limit in limits), *map(metric, objectives)]
-    engine = SETTINGS[method].of(values, paper=paper)
+    metrics = dict.fromkeys([*(parse_limit(limit)[0].name for limit in limits), *(metric(o).name for o in objectives)])
+    engine = kind.of(values, paper=paper)
     engine.sensible(len(limits), len(objectives))
     settings = engine.model_dump()
 
@@ -153,7 +179,7 @@ def run_search(
     if task is not None:
         workflow.fits_task(found_space, task)
         engine.suits(found_space, task)
-    measured_metrics = [kind.name for kind in kinds if kind.name not in workflow.COUNTED]
+    measured_metrics = [name for name in metrics if name not in workflow.COUNTED]
 
     def work(run: Run) -> dict[str, Json]:
         scores = {name: _predictor(predictor, name, run) for name in measured_metrics}
@@ -185,6 +211,8 @@ def run_search(
         from sartor.cli.fit import show
         from sartor.predictors import PREDICTORS, load
 
+        if name == MEASURED:
+            return workflow.Measured(found_space, found_target, metric_name, store)
         if name not in PREDICTORS and name not in ("auto", "all"):
             return load(Path(name), space=found_space, target_id=found_target.id)
         saved = run.path / f"predictor-{metric_name}.safetensors"
@@ -218,6 +246,6 @@ def run_search(
 def _check_predictor(name: str) -> None:
     from sartor.predictors import PREDICTORS
 
-    if name not in PREDICTORS and name not in ("auto", "all") and not Path(name).exists():
-        known = ", ".join(["auto", "all", *PREDICTORS])
+    if name not in PREDICTORS and name not in ("auto", "all", MEASURED) and not Path(name).exists():
+        known = ", ".join(["auto", "all", MEASURED, *PREDICTORS])
         raise UserError(f"--predictor {name!r} is neither one of {known} nor a file; fit one with `sartor fit`.")

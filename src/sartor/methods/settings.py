@@ -329,6 +329,13 @@ class SupernetShiftingSettings(SPOSSettings):
         True, description="networks that stay are shifted on and graded in each generation (ours); paper: false"
     )
 
+    def suits(self, space: SearchSpace, task: Task) -> None:
+        super().suits(space, task)
+        if self.source is not None:  # refused before anything is measured
+            from sartor.quality.transfer import load, of_run
+
+            load(space.supernet(), of_run(self.source), anew=True)  # type: ignore[arg-type]  # supernets are modules
+
     @classmethod
     def paper(cls, **changes: Any) -> Self:
         return super().paper(**{"revisit": False, **changes})

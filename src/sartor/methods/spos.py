@@ -27,6 +27,7 @@ Where we differ:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -114,7 +115,7 @@ class SPOS(SPOSSettings):
             row = [value, *(float(score(asked)[0]) for score in costs)]
             population.tell(asked[:1], np.array([row] if costs else row))
             if last:
-                self._log(population, budgets, evolution)
+                self._log(population, grader.metric, budgets, evolution)
         return self._found(space, population, grader, costs, budgets, run)
 
     # ------------------------------------------------------------------ quality
@@ -189,18 +190,17 @@ class SPOS(SPOSSettings):
         return first + (self.iterations - 1) * (first if self.again else first - stay)
 
     @staticmethod
-    def _log(population: Population, budgets: Sequence[Budget], run: Run) -> None:
-        best = population.best()
-        if best:
-            gaps = {f"gap {b.score.metric.name} (%)": b.gap_percent(float(b.score(best[:1])[0])) for b in budgets}
-            told = [population.told[arch] for arch in population.members]
+    def _log(population: Population, quality: Metric, budgets: Sequence[Budget], run: Run) -> None:
+        known = [arch for arch in population.members if np.isfinite(population.told[arch])]
+        if known:
+            best = (max if quality.better == "more" else min)(known, key=lambda arch: population.told[arch])
             run.log(
                 "generation",
                 generation=population.generation - 1,
-                best=population.told[best[0]],
-                median=float(np.nanmedian(told)),
+                best=population.told[best],
+                median=float(np.median([population.told[arch] for arch in known])),
                 asked=len(population.told),
-                **gaps,
+                **{f"gap {b.score.metric.name} (%)": b.gap_percent(float(b.score([best])[0])) for b in budgets},
             )
 
     # ------------------------------------------------------------------ what was found
@@ -220,26 +220,35 @@ class SPOS(SPOSSettings):
             raise UserError("every network that was graded failed; mend what grades them, or lower lr.")
         values, sign = grader.final(archs), 1.0 if grader.metric.better == "less" else -1.0
         best = archs[int(np.nanargmin(sign * values))]
-        if costs:
-            rows = np.column_stack([sign * values, *(score(archs) for score in costs)])
-            kept = [int(i) for i in front(rows)]
-            points = [
-                {
-                    "architecture": list(archs[i]),
-                    "quality": float(values[i]),
-                    "cost": float(rows[i, 1]),
-                    "costs": {score.metric.name: float(rows[i, 1 + k]) for k, score in enumerate(costs)},
-                }
-                for i in kept
-            ]
-            written = {"cost": costs[0].metric.name, "quality": grader.metric.name, "front": points}
-            write_json(run.path / "front.json", written)
-        winner = standing(best, budgets, "verified")
         extras: dict[str, Json] = {
             "quality": grader.metric.name,
             "score": float(values[archs.index(best)]),
-            "visits": len(population.told),
+            "graded": len(population.told),
             "images": grader.images(),
-            **({"front": len(kept)} if costs else {}),
         }
+        if costs:
+            extras["front"] = self._front(archs, values, grader.metric, costs, run)
+        winner = standing(best, budgets, "verified")
+        said = {score.metric.name: float(score([best])[0]) for score in costs}
+        winner = replace(winner, predicted={**said, **winner.predicted})
         return Found(space, self.key, tuple(budgets), winner, winner, extras)
+
+    @staticmethod
+    def _front(
+        archs: Sequence[Architecture], values: F, quality: Metric, costs: Sequence[Score], run: Run
+    ) -> list[dict[str, Json]]:
+        """Networks that none beats in all objectives, by the first cost: kept for the page."""
+        paid = [score(archs) for score in costs]
+        rows = np.column_stack([values if quality.better == "less" else -values, *paid])
+        points = [
+            {
+                "architecture": list(archs[i]),
+                "quality": float(values[i]),
+                **{score.metric.name: float(cost[i]) for score, cost in zip(costs, paid)},
+            }
+            for i in sorted(front(rows), key=lambda i: float(paid[0][i]))
+        ]
+        first = costs[0].metric.name
+        told = {"cost": first, "quality": quality.name, "front": [{**point, "cost": point[first]} for point in points]}
+        write_json(run.path / "front.json", told)
+        return points

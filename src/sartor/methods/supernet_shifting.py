@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
 import torch
@@ -40,7 +39,7 @@ from sartor.core.task import Batch
 from sartor.methods.settings import SupernetShiftingSettings
 from sartor.methods.spos import SPOS, Grader
 from sartor.quality.supernet import Remembered
-from sartor.quality.transfer import FILE, load, save, warm_up
+from sartor.quality.transfer import load, of_run, save, warm_up
 from sartor.runs import Run, Stateful
 from sartor.training.optimise import make_optimiser
 
@@ -140,7 +139,7 @@ class SupernetShifting(SupernetShiftingSettings, SPOS):
         task = self.smoothed(task)
         torch.manual_seed(run.torch_seed("classifier"))
         supernet: Any = space.supernet()
-        names = load(supernet, FilePath(str(self.source)) / "search" / FILE, anew=True)
+        names = load(supernet, of_run(str(self.source)), anew=True)
         supernet.to(task.device, memory_format=image_layout(task.device))
         if self.warmup:
             warm_up(

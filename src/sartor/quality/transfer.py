@@ -24,15 +24,21 @@ def save(supernet: nn.Module, file: FilePath) -> None:
     write_atomic(file, packed({name: value.detach().cpu().clone() for name, value in supernet.state_dict().items()}))
 
 
+def of_run(directory: str) -> FilePath:
+    """Where a run's supernet is. Raises UserError where there is none."""
+    file = FilePath(directory).expanduser() / "search" / FILE
+    if not file.exists():
+        raise UserError(f"{directory} has no supernet ({file}); give a run of spos or supernet-shifting.")
+    return file
+
+
 def load(supernet: nn.Module, file: FilePath, *, anew: bool = False) -> list[str]:
     """The weights of a saved supernet of the same slots; anew: but for its classifier, whose names are returned.
 
-    Raises UserError for a file that is missing or of another supernet.
+    Raises UserError for a file of another supernet.
     """
     from safetensors.torch import load_file
 
-    if not file.exists():
-        raise UserError(f"there is no supernet {file}; give a run of spos or supernet-shifting that trained one.")
     old, new = load_file(file), supernet.state_dict()
     left = classifier(supernet) if anew else []
     same = {name for name in new.keys() & old.keys() if new[name].shape == old[name].shape}

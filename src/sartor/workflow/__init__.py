@@ -6,6 +6,7 @@ The command line and the Python interface are both made of these functions.
 from sartor.workflow.adapting import adapt
 from sartor.workflow.fitting import Fit, fit, fit_predictor
 from sartor.workflow.measuring import (
+    Measured,
     compare,
     default_store,
     design,
@@ -29,6 +30,7 @@ from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_
 __all__ = [
     "COUNTED",
     "Fit",
+    "Measured",
     "adapt",
     "budgets_of",
     "collapse_error",

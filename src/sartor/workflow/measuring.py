@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sartor.choose.solve import land, reachable
-from sartor.core import Architecture, Budget, Score, SearchSpace, Target, UserError
+from sartor.core import Architecture, Budget, F, Score, SearchSpace, Target, UserError, metric
 from sartor.targets.measure import measure
 
 if TYPE_CHECKING:
@@ -67,6 +67,28 @@ def around(space: SearchSpace, score: Score, limit: float, samples: int, seed: i
             if landed.status != "none_found":
                 found[landed.architecture] = None
     return list(found)
+
+
+class Measured(Score):
+    """What a target says, asked when it is needed: all networks of a call are measured interleaved.
+
+    Answers are those of the store where it has them, and NaN for failures.
+    """
+
+    def __init__(self, space: SearchSpace, target: Target, name: str, store: Store | str | None = None) -> None:
+        if name not in target.metrics:
+            raise UserError(f"{target.id} does not measure {name}; it measures {', '.join(sorted(target.metrics))}.")
+        self.space, self.target, self.metric, self.store = space, target, metric(name), store
+        self._known: dict[Architecture, float] = {}
+
+    def __call__(self, archs: Sequence[Sequence[int]]) -> F:
+        wanted = self.space.canonicals(archs)
+        new = [arch for arch in dict.fromkeys(wanted) if arch not in self._known]
+        if new:
+            with opened(self.store) as kept:
+                found = measure(self.space, self.target, new, [self.metric.name], kept)
+            self._known.update(zip(new, (one.value for one in found)))
+        return np.array([self._known[arch] for arch in wanted])
 
 
 def measure_parts(space: SearchSpace, target: Target, name: str, store: Store) -> dict[str, float]:
