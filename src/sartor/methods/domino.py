@@ -242,4 +242,5 @@ class Domino(DominoSettings):
             if good[i] > best:
                 best = good[i]
                 front.append({"architecture": list(archs[i]), "cost": float(costs[i]), "quality": float(values[i])})
-        write_json(run.path / "front.json", {"cost": score.metric.name, "quality": metric.name, "front": front})
+        written = {"cost": score.metric.name, "quality": metric.name, "by": "predicted from the grades of the proxy"}
+        write_json(run.path / "front.json", {**written, "front": front})

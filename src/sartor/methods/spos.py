@@ -102,9 +102,8 @@ class SPOS(SPOSSettings):
         check_reachable(space, budgets, bind=False)
         costs = [score for score in objectives if score.metric.name not in QUALITIES]
         grader = self.grader(space, [score for score in objectives if score not in costs], run, task)
-        evolution = run.stage("evolution")
-        population = self._population(space, grader.metric, costs, budgets, evolution)
-        for visit in evolution.steps(self._visits(bool(costs)), population=population, **grader.state):
+        population = self._population(space, grader.metric, costs, budgets, run)
+        for visit in run.steps(self._visits(bool(costs)), population=population, **grader.state):
             asked = population.ask()
             if not population.members:
                 raise Unreachable(f"no network was found within {' and '.join(map(str, budgets))}; raise a limit.")
@@ -115,7 +114,7 @@ class SPOS(SPOSSettings):
             row = [value, *(float(score(asked)[0]) for score in costs)]
             population.tell(asked[:1], np.array([row] if costs else row))
             if last:
-                self._log(population, grader.metric, budgets, evolution)
+                self._log(population, grader.metric, budgets, run)
         return self._found(space, population, grader, costs, budgets, run)
 
     # ------------------------------------------------------------------ quality
@@ -200,6 +199,7 @@ class SPOS(SPOSSettings):
                 best=population.told[best],
                 median=float(np.median([population.told[arch] for arch in known])),
                 asked=len(population.told),
+                scores=[population.told[arch] for arch in known],
                 **{f"gap {b.score.metric.name} (%)": b.gap_percent(float(b.score([best])[0])) for b in budgets},
             )
 
@@ -249,6 +249,12 @@ class SPOS(SPOSSettings):
             for i in sorted(front(rows), key=lambda i: float(paid[0][i]))
         ]
         first = costs[0].metric.name
-        told = {"cost": first, "quality": quality.name, "front": [{**point, "cost": point[first]} for point in points]}
+        told = {
+            "cost": first,
+            "others": [score.metric.name for score in costs[1:]],
+            "quality": quality.name,
+            "by": "what the supernet says",
+            "front": [{**point, "cost": point[first]} for point in points],
+        }
         write_json(run.path / "front.json", told)
         return points

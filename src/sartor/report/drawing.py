@@ -17,11 +17,12 @@ from sartor.report.style import GRID, INK, LARGE, MEDIUM, MUTED, SMALL, SURFACE,
 
 COLUMNS = 27
 _OPERATOR = re.compile(r"k(\d+)e(\d+)")
+_KERNEL = re.compile(r"k(\d+)(?:e(\d+))?")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One column: name; operator as the space calls it; kernel, expansion where it is an inverted residual;
+    """One column: name; operator as the space calls it; kernel where it has one, expansion of an inverted residual;
     shape: of its output; macs: at batch 1; chosen: by the search, not fixed by the space."""
 
     name: str
@@ -71,8 +72,8 @@ def _fixed(part: Part) -> str:
 
 
 def _layer(name: str, operator: str, shape: tuple[int, ...] | None, macs: float | None, chosen: bool) -> Layer:
-    found = _OPERATOR.fullmatch(operator)
-    kernel, expansion = (int(found[1]), int(found[2])) if found else (None, None)
+    found = _KERNEL.fullmatch(operator)
+    kernel, expansion = (int(found[1]), int(found[2]) if found[2] else None) if found else (None, None)
     return Layer(name, operator, kernel, expansion, shape, macs, chosen)
 
 
@@ -135,9 +136,10 @@ def _blocks(ax: Axes, shown: Sequence[Layer], widest: int, largest: int, per_row
             ax.text(x, 0, layer.operator[:16], fontsize=7.5, rotation=90, ha="center", va="center", zorder=3)
         else:
             ax.text(x, -0.66, str(layer.kernel), fontsize=8.5, ha="center", va="center")
-            ax.text(x, -0.84, str(layer.expansion), fontsize=8.5, ha="center", va="center")
+            ax.text(x, -0.84, str(layer.expansion or ""), fontsize=8.5, ha="center", va="center")
     if any(layer.kernel for layer in shown):
         ax.text(-0.75, -0.66, "kernel", color=MUTED, fontsize=8, ha="right", va="center")
+    if any(layer.expansion for layer in shown):
         ax.text(-0.75, -0.84, "expansion", color=MUTED, fontsize=8, ha="right", va="center")
     _stages(ax, shown)
     for x, layer in enumerate(shown):

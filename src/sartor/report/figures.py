@@ -260,10 +260,10 @@ def decisions(journal: Sequence[Line], slots: Sequence[tuple[str, Sequence[str]]
 
 
 @styled
-def evolution(generations: Sequence[Line], proxy: str, before: float | None = None) -> Figure:
+def evolution(generations: Sequence[Line], label: str, before: float | None = None) -> Figure:
     """Scores of the members of every generation, and of the best so far (thesis Fig. 4.9).
 
-    generations: lines of the journal with `scores` and `best`; proxy: what they are; before: score of the first of all.
+    generations: lines of the journal with `scores` and `best`; label: what they are; before: score of the first of all.
     """
     figure = canvas(3.3)
     ax = quiet(figure.subplots())
@@ -274,7 +274,7 @@ def evolution(generations: Sequence[Line], proxy: str, before: float | None = No
     ax.plot(np.arange(1, len(best) + 1), best, color=BLUE, label="best")
     if before is not None:
         ax.axhline(before, color=VERMILLION, linestyle="--", linewidth=1.2, label="as it was")
-    ax.set(xlabel="generation", ylabel=f"score ({proxy})")
+    ax.set(xlabel="generation", ylabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     legend_above(ax)
     return figure

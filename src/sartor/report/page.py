@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from sartor.core import UserError, show
-from sartor.report import devices, evidence, grafts, html, sections, words
+from sartor.report import devices, evidence, fronts, grafts, html, sections, words
 from sartor.report.collect import Recorded, collect, is_parent, order
 from sartor.report.values import known
 from sartor.report.words import Trained
@@ -56,7 +56,7 @@ def page(runs: Sequence[Recorded]) -> str:
             sections.search_tiles(search, networks),
             sections.architecture(search),
             sections.trajectory(search),
-            grafts.front(search),
+            fronts.front(search),
         ]
     body += [grafts.blocks(run) for run in runs]
     body.append(sections.tradeoff(work, networks))

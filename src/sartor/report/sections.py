@@ -86,14 +86,15 @@ def _evolved(search: Recorded, generations: Sequence[Line]) -> str:
     """The populations of an evolution."""
     extras, settings = search.get("extras") or {}, search.get("settings") or search.job.get("settings") or {}
     before = number(extras.get("unrefined"))
-    proxy = str(settings.get("proxy", "score"))
-    caption = (
-        "Each dot is a network of a population, at its score; all keep the budget. The line is the best so far"
-        + ("; dashed: the network that the search began from." if before is not None else ".")
+    proxy = settings.get("proxy")
+    label = known(str(extras["quality"])).label if "quality" in extras else f"score ({proxy or 'score'})"
+    kept = "; all keep the budget" if search.get("budgets") or search.job.get("budgets") else ""
+    caption = f"Each dot is a network of a population, at its score{kept}. The line is the best of each generation" + (
+        "; dashed: the network that the search began from." if before is not None else "."
     )
     if proxy == "bte-clipped" and settings.get("seeds") == 1:
         caption += " What could no longer be among the kept was not trained on, and stands at the most it could reach."
-    drawn = figures.evolution(generations, proxy, before)
+    drawn = figures.evolution(generations, label, before)
     return html.picture(drawn, f"Evolution of {search.name}", caption) + _landing(search)
 
 
@@ -196,11 +197,10 @@ def architecture(search: Recorded) -> str:
     total = sum(layer.macs or 0.0 for layer in columns)
     chosen = [layer for layer in columns if layer.chosen]
     skips = sum(layer.skipped for layer in chosen)
-    how = (
-        "height and shade are the kernel, width is the expansion, grey is fixed"
-        if any(layer.kernel for layer in chosen)
-        else "grey is as it was"
-    )
+    how = "grey is as it was"
+    if any(layer.kernel for layer in chosen):
+        wide = ", width is the expansion" if any(layer.expansion for layer in chosen) else ""
+        how = f"height and shade are the kernel{wide}, grey is fixed"
     caption = (
         f"From input to output: {len(chosen)} searched layers, {skips} of them skipped; {how}, a thin line is a skip. "
         "Above: channels and resolution after each stage. "
