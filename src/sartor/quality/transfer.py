@@ -21,7 +21,8 @@ def save(supernet: nn.Module, file: FilePath) -> None:
     """All weights and statistics, on the CPU; shared ones as often as they are named."""
     from safetensors.torch import save as packed
 
-    write_atomic(file, packed({name: value.detach().cpu().clone() for name, value in supernet.state_dict().items()}))
+    state = supernet.state_dict()
+    write_atomic(file, packed({k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}))
 
 
 def of_run(directory: str) -> FilePath:

@@ -1,0 +1,263 @@
+"""Supernet Shifting beside SPOS where every answer is known: does the order get better, and what is found?
+
+Must show (issue Supernet Shifting, 2). NAS-Bench-Macro and NAS-Bench-201 as supernets, trained on CIFAR-10 (JPEG); the
+public tables grade, and no search sees them. Per seed one supernet, from which all searches begin:
+
+    spos            the supernet stays
+    spos, longer    the supernet is trained further on as many images as `published` shifts on, with a schedule as long
+    published       Supernet Shifting as in its code: 640 images a visit, 1e-4, an update a batch, children alone
+    others          one thing changed at a time: rate, schedule, images a generation, revisiting
+
+Order, before and after: Kendall's tau between what the supernet says and the table's accuracy, of random networks
+within the limit (global), and of the 10 and the 50 best of them by the table (local). Found: the table's accuracy of
+the network that each search ends with, and of how many networks within the limit it is the best. The limit is the
+median of multiply-accumulates over the space. Intervals are of seeds; differences are in pairs of one seed.
+
+Reduced: width, resolution and images, never slots or candidates. Full: the spaces as published, all images, on a GPU.
+
+    python benchmarks/shifting.py [--full] [--space NAME] [--seed S ...] [--search NAME ...]
+    python benchmarks/shifting.py [--full] figure     # docs/img/shifting.svg
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import sartor
+from common import CACHE, RESULTS, Results, interval, parser
+from sartor import tables
+from sartor.core import Architecture, Budget
+from sartor.methods.spos import SPOS
+from sartor.methods.supernet_shifting import SHIFTED
+from sartor.predictors.evaluate import quality
+from sartor.quality.supernet import SupernetScore
+from sartor.quality.transfer import FILE, load
+from sartor.report.style import CYCLE, canvas, quiet, styled
+from sartor.runs import Run, read_json
+from sartor.spaces.complexity import Complexity
+from sartor.training.tasks import for_search
+
+SEEDS, RANDOM, BEST, IMAGES = (0, 1, 2, 3, 4), 150, (10, 50), 640
+TABLES = {
+    "nas-bench-macro": ("nas_bench_macro_cifar10.csv.gz", "mean_acc"),
+    "nas-bench-201": ("nas_bench_201.parquet", "cifar10_test_acc_200ep"),
+}
+ORDERS = ("global", *(f"local {n}" for n in BEST))
+PUBLISHED: dict[str, Any] = {"revisit": False}
+SEARCHES: dict[str, dict[str, Any]] = {
+    "spos": {},
+    "spos, longer": {},
+    "published": PUBLISHED,
+    "revisiting": {},
+    "revisiting, 1e-3": {"shift_lr": 1e-3},
+    "revisiting, 1e-2": {"shift_lr": 1e-2},
+    "published, 1e-3": {**PUBLISHED, "shift_lr": 1e-3},
+    "published, 1e-2": {**PUBLISHED, "shift_lr": 1e-2},
+    "per iteration": {**PUBLISHED, "schedule": "per_iteration"},
+    "per iteration, 1e-2": {**PUBLISHED, "schedule": "per_iteration", "shift_lr": 1e-2},
+    "640 a generation, 1e-2": {**PUBLISHED, "per": "generation", "shift_lr": 1e-2},
+}
+CORE = ("spos", "spos, longer", "published", "revisiting, 1e-2")
+REDUCED: dict[str, Any] = {
+    "spaces": {"nas-bench-macro": "width=0.5&resolution=16", "nas-bench-201": "width=8&cells=2&resolution=16"},
+    "data": "parquet:{data}/cifar10?images=10000&resolution=16",
+    "supernet": {"epochs": 30, "batch_size": 64},
+    "search": {"iterations": 12, "population": 30, "keep": 10, "valid_batches": 2},
+    "grade": 4,
+}
+FULL: dict[str, Any] = {
+    "spaces": {"nas-bench-macro": "", "nas-bench-201": ""},
+    "data": "parquet:{data}/cifar10",
+    "supernet": {"epochs": 60, "batch_size": 256},
+    "search": {"iterations": 20, "population": 60, "keep": 10},
+    "grade": None,
+}
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("what", nargs="?", default="measure", choices=["measure", "figure"])
+    options.add_argument("--space", choices=TABLES, action="append", help="default both")
+    options.add_argument("--seed", type=int, choices=SEEDS, action="append", help="default all")
+    options.add_argument("--search", choices=SEARCHES, action="append", help="default those of the core, then the rest")
+    given = options.parse_args()
+    name = f"shifting{'_full' if given.full else ''}"
+    if given.what == "figure":
+        out = Path(__file__).parent.parent / "docs" / "img" / "shifting.svg"
+        drawn(read_json(RESULTS / f"{name}.json")["summary"]).savefig(out, facecolor="white")
+        return
+    bench = Bench(FULL if given.full else REDUCED, name)
+    searches = given.search or (*CORE, *(one for one in SEARCHES if one not in CORE))
+    for search in searches:
+        for seed in given.seed or SEEDS:
+            for space in given.space or TABLES:
+                bench.cell(space, seed, search)
+    bench.results.summarise(**summary(bench.results.data["rows"]))
+
+
+class Bench:
+    """The cells, each of a space, a seed and a search."""
+
+    def __init__(self, setting: dict[str, Any], name: str) -> None:
+        torch.set_num_threads(1)
+        self.setting, self.name = setting, name
+        self.data = os.environ.get("SARTOR_DATA", "../shared/data")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        task = sartor.tasks.get(setting["data"].format(data=self.data), device)
+        self.task = for_search(task)
+        self.results = Results(
+            name,
+            "the local order after shifting above that before it; what is found beside SPOS at equal cost",
+            {**setting, "data_name": task.describe(), "seeds": SEEDS, "random": RANDOM, "best": BEST},
+        )
+
+    def cell(self, name: str, seed: int, search: str) -> None:
+        query = self.setting["spaces"][name]
+        space = sartor.spaces.get(f"{name}?{query}" if query else name)
+        file, column = TABLES[name]
+        table = tables.load(sartor.spaces.get(name), Path(self.data) / file)
+        truth = table.score(column)
+        every = list(space.enumerate())
+        macs = Complexity(space, "macs")
+        budget = Budget(macs, float(np.median(macs(every))))
+        within = [arch for arch, cost in zip(every, macs(every)) if cost <= budget.limit]
+        true = np.nan_to_num(truth(within), nan=-np.inf)
+        best = [within[i] for i in np.argsort(-true, kind="stable")[: max(BEST)]]
+        drawn = [within[i] for i in np.random.default_rng(seed).choice(len(within), RANDOM, replace=False)]
+        place = CACHE / self.name / f"{name}-{seed}"
+        shared = (space, drawn, best, truth)
+        trained = {"space": name, "seed": seed, "what": "supernet"}
+        self.results.row(trained, lambda: self.supernet(space, seed, place))
+        before = {"space": name, "seed": seed, "what": "order before"}
+        self.results.row(before, lambda: self.order(place / "supernet" / "search" / FILE, *shared))
+
+        def compute() -> dict[str, Any]:
+            found = self.search(space, seed, place, search, budget)
+            accuracy = float(truth([found["architecture"]])[0])
+            after = found.pop("supernet")
+            return {
+                **found,
+                "accuracy": accuracy,
+                "rank": int((true > accuracy).sum()) + 1,
+                "of": len(within),
+                "best": float(true.max()),
+                **({} if search == "spos" else {"order": self.order(after, *shared)}),
+            }
+
+        self.results.row({"space": name, "seed": seed, "what": "search", "search": search}, compute)
+
+    def supernet(self, space: Any, seed: int, place: Path) -> dict[str, Any]:
+        began = time.monotonic()
+        with Run(place / "supernet", {"of": "supernet"}, seed) as run:
+            SPOS(**self.setting["supernet"]).trained(space, self.task, run.stage("search"))
+        return {"seconds": time.monotonic() - began}
+
+    def search(self, space: Any, seed: int, place: Path, name: str, budget: Budget) -> dict[str, Any]:
+        """As many visits for each."""
+        options: dict[str, Any] = {**self.setting["supernet"], **self.setting["search"], **SEARCHES[name]}
+        children = options["population"] - options["keep"]
+        visits = options["population"] + (options["iterations"] - 1) * children
+        method, own = "supernet-shifting", place / name.replace(" ", "-").replace(",", "")
+        if name.startswith("spos"):
+            method = "spos"
+        elif options.get("revisit", True):
+            options["iterations"] = round(visits / options["population"])
+        if name == "spos, longer":  # the images of the shift go into the supernet
+            options["epochs"] += round(visits * IMAGES / self.task.length("train"))
+        began = time.monotonic()
+        with Run(own, {"of": name}, seed) as run:
+            if name != "spos, longer" and not (own / "search" / "supernet").exists():
+                # the same seed and stage: it is trained already
+                shutil.copytree(place / "supernet" / "search" / "supernet", own / "search" / "supernet")
+            found = sartor.search(method, space, self.task, budget=budget, run=run, **options)
+        return {
+            "architecture": list(found.architecture),
+            "said": found.extras["score"],
+            "images": found.extras["images"],
+            "seconds": time.monotonic() - began,
+            "supernet": own / "search" / (FILE if method == "spos" else SHIFTED),
+        }
+
+    def order(
+        self, file: Path, space: Any, drawn: list[Architecture], best: list[Architecture], truth: Any
+    ) -> dict[str, Any]:
+        """What a supernet says beside the table."""
+        supernet = space.supernet()
+        load(supernet, file)
+        supernet.to(self.task.device).eval()
+        score = SupernetScore(space, supernet, self.task, limit=self.setting["grade"])
+        said, true = score(drawn), truth(drawn)
+        kept = np.isfinite(true)
+        out = {"global": quality(said[kept], true[kept])["kendall"], "mean": float(said.mean())}
+        said, true = score(best), truth(best)
+        return out | {f"local {n}": quality(said[:n], true[:n])["kendall"] for n in BEST}
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """By space and search, and in pairs of one seed against the supernet before, and the two forms of SPOS."""
+    found = {(c["space"], c["search"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "search"}
+    before = {(c["space"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "order before"}
+    orders, searches = [], []
+    for space in TABLES:
+        known = [row for (of, _), row in before.items() if of == space]
+        if known:
+            taus = {f"tau {of}": interval([row[of] for row in known]) for of in ORDERS}
+            orders.append({"space": space, "supernet": "before", "seeds": len(known), **taus})
+        for name in SEARCHES:
+            mine = {seed: row for (of, search, seed), row in found.items() if (of, search) == (space, name)}
+            if not mine:
+                continue
+            if "order" in next(iter(mine.values())):
+                taus = {
+                    f"tau {of}": interval([row["order"][of] - before[space, seed][of] for seed, row in mine.items()])
+                    for of in ORDERS
+                }
+                orders.append({"space": space, "supernet": f"{name}, less before", "seeds": len(mine), **taus})
+            against = {}
+            for other in ("spos", "spos, longer"):
+                pairs = [s for s in mine if (space, other, s) in found and other != name]
+                apart = [mine[s]["accuracy"] - found[space, other, s]["accuracy"] for s in pairs]
+                against[f"against {other}"] = interval(apart) if len(apart) > 1 else None
+            searches.append(
+                {
+                    "space": space,
+                    "search": name,
+                    "seeds": len(mine),
+                    "accuracy of the found": interval([row["accuracy"] for row in mine.values()]),
+                    "best (%)": next(iter(mine.values()))["best"],
+                    "rank": float(np.median([row["rank"] for row in mine.values()])),
+                    **against,
+                    "seconds": float(np.median([row["seconds"] for row in mine.values()])),
+                }
+            )
+    return {"order": orders, "found": searches}
+
+
+@styled
+def drawn(summary: dict[str, Any]) -> Any:
+    """Change of the order by search, a panel a space."""
+    figure = canvas(3.6)
+    axes = figure.subplots(1, len(TABLES), sharey=True)
+    for ax, space in zip(axes, TABLES):
+        quiet(ax, grid="x")
+        rows = [row for row in summary["order"] if row["space"] == space and row["supernet"] != "before"][::-1]
+        for k, of in enumerate(ORDERS):
+            y = np.arange(len(rows)) + 0.22 * (1 - k)
+            mean, low, high = (np.array([row[f"tau {of}"][key] for row in rows]) for key in ("mean", "low", "high"))
+            ax.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", markersize=4, color=CYCLE[k], label=of)
+        ax.axvline(0, linewidth=0.8, color="black")
+        ax.set(xlabel="change of Kendall's tau", title=space)
+        ax.set_yticks(range(len(rows)), [row["supernet"].removesuffix(", less before") for row in rows])
+    axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
