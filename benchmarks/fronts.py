@@ -4,9 +4,9 @@ Must show (issue Supernet Shifting, 4). The ShuffleNetV2 space, graded by one su
 searches ask the same; latency is measured on this CPU while they search. Equal numbers of networks graded and measured:
 
     sartor        `spos` with latency as objective, measured
-    random        the first of the random networks below
-    limits        `spos` four times, within limits of predicted latency at the 20, 40, 60 and 80 % quantiles; the predictor
-                  is fitted on the random networks below, which are not counted
+    random        networks drawn at random
+    limits        `spos` four times, within limits of predicted latency at its 20, 40, 60 and 80 % quantiles; the
+                  predictor is fitted on the random networks below, which are not counted
     pymoo         pymoo's NSGA-II with integer variables, simulated binary crossover and polynomial mutation
 
 Hypervolume is of (error, latency) up to the worst of both among all that was asked, 1 being all of that area; seeds are

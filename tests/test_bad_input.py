@@ -150,6 +150,7 @@ CASES = [
     ),
     (f"search spos --space {TINY} --predictor measured --budget 1ms", 2, "measured without limits auto"),
     (f"search lightnas --space {TINY} --predictor measured --budget 1ms", 2, "measured front"),
+    ("bench order nowhere --epochs 1", 2, "nowhere"),
     (f"search spos --space {TINY} --budget 1GMACs --set keep=60", 2, "keep=60 population=60"),
     ("search lightnass --space x", 2, "unknown method 'lightnass' lightnas"),
     ("search lightnas --budget 1ms", 2, "--space"),

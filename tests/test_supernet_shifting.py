@@ -17,6 +17,7 @@ from sartor.cli import app
 from sartor.core import METRICS, FunctionScore, UserError
 from sartor.core.task import Path as Route
 from sartor.methods.supernet_shifting import Shifting, SupernetShifting
+from sartor.quality.order import kendall
 from sartor.quality.supernet import SupernetScore, stratified
 from sartor.quality.transfer import classifier
 from sartor.runs import Run
@@ -229,3 +230,37 @@ def test_the_command_line_measures_objectives_and_transfers(tmp_path: Path, monk
     )  # fmt: skip
     assert second.exit_code == 0, second.output
     assert json.loads(second.stdout)["extras"]["images"]["supernet"] == 0
+
+
+# ---------------------------------------------------------------------- order
+
+
+def test_tau_is_kendall_s_and_leaves_out_what_is_not_known() -> None:
+    true = np.array([1.0, 2.0, 3.0, np.nan, 5.0])
+    found = kendall(np.array([1.0, 2.0, 4.0, 9.0, 3.0]), true)
+    assert found["tau"] == pytest.approx(4 / 6)  # of six pairs one is the wrong way round
+    assert found["low"] <= found["tau"] <= found["high"]
+    assert found["networks"] == 4
+    assert kendall(np.ones(5), true)["tau"] is None
+
+
+def test_order_is_told_before_and_after_with_a_table_and_with_trainings(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = [word for key, value in SHIFT.items() for word in ("--set", f"{key}={value}")]
+    space = "nas-bench-macro?width=0.1&resolution=8&channels=1"
+    common = ["--data", "digits", "--json"]
+    words = ["search", "supernet-shifting", "--space", space, *common, *quick, "--budget", "1GMACs", "--run", "s"]
+    assert run_cli(*words).exit_code == 0
+    macs = Complexity(spaces.get(space), "macs")
+    archs = list(macs.space.enumerate())
+    rows = [f"{''.join(map(str, arch))},{cost / 1e4}" for arch, cost in zip(archs, macs(archs))]
+    (tmp_path / "t.csv").write_text("\n".join(["arch,mean_acc", *rows]))
+    by_table = run_cli("bench", "order", "s", *common, "--table", "t.csv", "--accuracy", "mean_acc", "--networks", "12")
+    assert by_table.exit_code == 0, by_table.output
+    said = json.loads(by_table.stdout)
+    assert [row["supernet"] for row in said["rows"]] == ["before", "after"]
+    assert said["points"]["true of the best"] == pytest.approx(sorted(macs(archs) / 1e4, reverse=True)[:10])
+    trained = run_cli("bench", "order", "s", *common, "--epochs", "1", "--networks", "10", "--best", "3")
+    assert trained.exit_code == 0, trained.output
+    points = json.loads(trained.stdout)["points"]
+    assert sorted(points["true of the best"]) == sorted(points["true"])[-3:]

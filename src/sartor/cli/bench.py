@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sartor.cli.common import JsonFlag, RunDir, Seed, run_job
+from sartor.cli.common import Data, Device, JsonFlag, RunDir, Seed, run_job
 from sartor.core import Json, UserError
 
 WHOLE = ("nas-bench-201", "nas-bench-macro")  # tables that hold every network of their space
@@ -25,6 +25,7 @@ def add(app: typer.Typer) -> None:
     for space in WHOLE:
         _add(group, space)
     group.command()(predictors)
+    group.command()(order)
 
 
 def _add(group: typer.Typer, space: str) -> None:
@@ -134,6 +135,79 @@ def predictors(
     for size in sizes:
         rows = [row for row in found["rows"] if row["train"] == size]
         show({**found, "metric": f"{cost}, {size} to train on,", "noise_floor": None, "default": None, "rows": rows})
+
+
+def order(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="Run of a search by spos or supernet-shifting.")],
+    data: Data = "digits",
+    table: Annotated[Path | None, typer.Option("--table", help="Parquet or CSV file about the space.")] = None,
+    accuracy: Annotated[str | None, typer.Option(help="Column of the table that is the truth.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Instead of a table: train each network for so many epochs.")
+    ] = None,
+    networks: Annotated[int, typer.Option(min=10, help="Networks drawn at random.")] = 100,
+    best: Annotated[int, typer.Option(min=3, help="How many are the best few.")] = 10,
+    device: Device = "cpu",
+    run: RunDir = None,
+    seed: Seed = 0,
+    json: JsonFlag = False,
+) -> None:
+    """How well a supernet keeps the order of networks, over all and among the best, before and after it was shifted.
+
+    Example: sartor bench order runs/mine --data cifar10:PATH --table FILE --accuracy cifar10_test_acc_200ep
+    """
+    from sartor import tables, tasks, workflow
+    from sartor.core import Score
+    from sartor.quality.trained import TrainedScore
+    from sartor.training.recipe import Recipe
+    from sartor.training.tasks import for_search
+
+    space, _ = workflow.load_architecture(source)
+    task = tasks.get(data, device)
+    workflow.fits_task(space, task)
+    view = for_search(task)
+    told: dict[str, Json]
+    if table is not None and accuracy is not None and epochs is None:
+        truth: Score = tables.load(space, table).score(accuracy)
+        told = {"table": _digest(table), "column": accuracy}
+    elif epochs is not None and table is None and accuracy is None:
+        truth, told = TrainedScore(space, view, Recipe(epochs=epochs), seed=seed), {"epochs": epochs}
+    else:
+        raise UserError("the truth is --table FILE with --accuracy COLUMN, or --epochs N of training; give one.")
+    identity = {
+        "verb": "bench",
+        "name": "order",
+        "of": str(source.resolve()),
+        "data": task.describe(),
+        "truth": told,
+        "networks": networks,
+        "best": best,
+    }
+    found = run_job(
+        identity,
+        seed,
+        run,
+        json,
+        lambda opened: workflow.order_report(
+            source, truth, view, opened, networks=networks, best=best, table=table is not None
+        ),
+    )
+    if not json:
+        _show_order(found)
+
+
+def _show_order(found: dict[str, Json]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Kendall's tau (95 % of resampled networks)")
+    for name in ("supernet", "over all", f"among the {found['best']} best"):
+        table.add_column(name)
+    for row in found["rows"]:
+        taus = (row["global"], row["local"])
+        cells = ["-" if t["tau"] is None else f"{t['tau']:.2f} ({t['low']:.2f} to {t['high']:.2f})" for t in taus]
+        table.add_row(f"{row['supernet']} the search", *cells)
+    Console().print(table)
 
 
 def _sizes(text: str) -> list[int]:

@@ -54,6 +54,37 @@ def predictor(run: Recorded) -> str:
     )
 
 
+def order(run: Recorded) -> str:
+    """What supernets say of networks beside what is true of them."""
+    points, rows = run.get("points") or {}, run.get("rows") or []
+    if run.verb != "bench" or run.job.get("name") != "order" or not rows:
+        return ""
+    word, best = noun(str(run.get("metric"))), run.get("best")
+    truth = run.job.get("truth") or {}
+    of = (
+        f"column {truth['column']} of a table"
+        if "column" in truth
+        else f"training each for {truth.get('epochs')} epochs"
+    )
+    caption = (
+        f"What the supernet says of a network against its {word}, by {of}. Large dots: the {best} best, whose order is "
+        "the local one."
+    )
+    out = html.heading("How well the order of networks is kept")
+    out += html.picture(figures.order(points, [str(row["supernet"]) for row in rows], str(run.get("metric"))),
+                        "Order of networks", caption, "two" if len(rows) > 1 else "half")  # fmt: skip
+    body = [[f"{row['supernet']} the search", *(_tau(row[scope]) for scope in ("global", "local"))] for row in rows]
+    head = ["supernet", "Kendall's tau over all", f"among the {best} best"]
+    note = "In brackets: 95 % of resampled networks."
+    return out + html.table(head, body, text=(0,)) + html.paragraph(note, "note")
+
+
+def _tau(found: Mapping[str, Any]) -> str:
+    if number(found.get("tau")) is None:
+        return "–"
+    return f"{found['tau']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
 def conditions(runs: Sequence[Recorded]) -> str:
     """Where and how costs were measured."""
     out = html.heading("Conditions of measurement")

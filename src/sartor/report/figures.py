@@ -281,6 +281,23 @@ def evolution(generations: Sequence[Line], label: str, before: float | None = No
 
 
 @styled
+def order(points: Mapping[str, Any], supernets: Sequence[str], metric: str) -> Figure:
+    """What each supernet says (y) against the truth (x), a panel each.
+
+    points: `true`, `true of the best`, and per supernet `said`, `said of the best`.
+    """
+    figure = canvas(3.2, 3.6 * len(supernets) + 0.6)
+    for ax, name in zip(figure.subplots(1, len(supernets), squeeze=False)[0], supernets):
+        quiet(ax, grid="both")
+        said = points[name]
+        ax.scatter(points["true"], said["said"], s=12, color=SKY, linewidths=0)
+        ax.scatter(points["true of the best"], said["said of the best"], s=30, color=BLUE, linewidths=0)
+        label = known(metric).label
+        ax.set(xlabel=f"true {label}", ylabel=f"{label} by the supernet", title=f"{name} the search")
+    return figure
+
+
+@styled
 def training_curves(journals: Mapping[str, Sequence[Line]]) -> Figure:
     """Training loss and quality by epoch, a line per network.
 

@@ -62,6 +62,7 @@ def page(runs: Sequence[Recorded]) -> str:
     body.append(sections.tradeoff(work, networks))
     body += [devices.scaling(run) for run in work] + [devices.grouping(run) for run in work]
     body += [devices.dynamic(run) for run in work]
+    body += [evidence.order(run) for run in work]
     body += [evidence.predictor(run) for run in work]
     body += [sections.curves(work), sections.exports(work), *_absent(work, networks)]
     body += [evidence.conditions(work), evidence.settings(runs)]

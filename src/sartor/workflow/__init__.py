@@ -25,6 +25,7 @@ from sartor.workflow.networks import (
     train_network,
 )
 from sartor.workflow.oracle import oracle
+from sartor.workflow.ordering import order_report
 from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_task, search
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "method_of",
     "opened",
     "oracle",
+    "order_report",
     "remeasure",
     "search",
     "teacher",
