@@ -95,9 +95,8 @@ def main() -> None:
 
         def ours() -> dict[str, Any]:
             supernet = fresh()
-            shifting = Shifting(
-                supernet, SupernetScore(space, supernet, task, limit=2), task, SupernetShifting(), run, 0
-            )
+            score = SupernetScore(space, supernet, task, limit=2)
+            shifting = Shifting(supernet, score, task, SupernetShifting(), run, 0)
             shifting.visit(archs[0], 0, VISITS, False)
             began = time.perf_counter()
             for i, arch in enumerate(archs[1:], 1):
