@@ -4,7 +4,7 @@ Must show (issue Domino, 2). From the first block on, one more at a time; and ea
 slower when it is merged is known. ONNX Runtime and torch on the CPU, 1 and 2 threads, batch 1 and 8, all networks of a
 cell in one sitting. Speed-up is against the network as it is, with its batch norms folded.
 
-Reduced: 128 pixels. Full: 224. Wants a quiet machine.
+Reduced: 64 pixels. Full: 224. Wants a quiet machine.
 
     python benchmarks/graft_speed.py [--full] [--network NAME] [--threads N]
     python benchmarks/graft_speed.py figure     # docs/img/graft_speed.svg from the results
@@ -28,7 +28,7 @@ from sartor.targets.store import Store
 
 NETWORKS = ("mobilenet_v2", "resnet50")
 CELLS = [(runtime, threads, batch) for threads in (1, 2) for batch in (1, 8) for runtime in ("onnxruntime", "torch")]
-REDUCED, FULL = {"resolution": 128}, {"resolution": 224}
+REDUCED, FULL = {"resolution": 64}, {"resolution": 224}
 
 
 def main() -> None:
