@@ -19,7 +19,7 @@ from sartor.core.task import Path as Route
 from sartor.methods.supernet_shifting import Shifting, SupernetShifting
 from sartor.quality.order import kendall
 from sartor.quality.supernet import SupernetScore, stratified
-from sartor.quality.transfer import classifier
+from sartor.quality.transfer import classifier, load
 from sartor.runs import Run
 from sartor.spaces.complexity import Complexity
 
@@ -44,6 +44,12 @@ def shifting(task, run, **settings) -> Shifting:
     supernet = SPACE.supernet()
     method = SupernetShifting(**{**SHIFT, **settings})
     return Shifting(supernet, SupernetScore(SPACE, supernet, task, calibration=1, limit=1), task, method, run, 0)
+
+
+def batches_of(moving, visit, members):
+    count, size = moving._drawn(members)
+    seed = moving.run.torch_seed("shift") % 2**32
+    return moving.task.batches("train", size=size, seed=seed, epoch=visit, limit=count)
 
 
 def state(supernet) -> dict[str, torch.Tensor]:
@@ -77,7 +83,7 @@ def test_an_update_of_a_generation_is_by_the_mean_gradient(task, tmp_path) -> No
         batches = 0
         for visit, arch in enumerate(archs):
             torch.manual_seed(run.torch_seed("dropout", visit))
-            for batch in moving._batches(visit, 2):
+            for batch in batches_of(moving, visit, 2):
                 moving.supernet.train()
                 loss = task.loss(partial(moving.supernet, path=Route(arch)), batch)
                 named = dict(moving.supernet.named_parameters())
@@ -117,13 +123,13 @@ def test_a_killed_search_ends_the_same_weights_included(task, limit, tmp_path, m
 
     def dies(self, *words):
         visits.append(words)
-        if len(visits) in (4, 9):
+        if len(visits) in (1, 4, 9):
             raise KeyboardInterrupt
         return visit(self, *words)
 
     monkeypatch.setattr(Shifting, "visit", dies)
     monkeypatch.setattr(Run, "checkpoint_seconds", 0)
-    for _ in range(2):
+    for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             sartor.search("supernet-shifting", SPACE, task, run=tmp_path / "killed", **options)
     again = sartor.search("supernet-shifting", SPACE, task, run=tmp_path / "killed", **options)
@@ -154,6 +160,38 @@ def test_draws_spread_a_cost_evenly() -> None:
     assert spread.std() > 1.4 * plain.std()
 
 
+@pytest.mark.parametrize("revisit", [True, False])
+def test_a_generation_s_update_is_by_the_mean_of_those_it_visits(task, limit, tmp_path, monkeypatch, revisit) -> None:
+    told, visit = [], Shifting.visit
+
+    def spied(self, arch, number, members, last):
+        told.append((members, last))
+        return visit(self, arch, number, members, last)
+
+    monkeypatch.setattr(Shifting, "visit", spied)
+    options = {**SHIFT, "schedule": "per_iteration", "per": "generation", "revisit": revisit}
+    sartor.search("supernet-shifting", SPACE, task, budget=limit, **options)
+    sizes = [6, *[6 if revisit else 4] * 2]
+    assert [members for members, _ in told] == [size for size in sizes for _ in range(size)]
+    assert [i + 1 for i, (_, last) in enumerate(told) if last] == list(np.cumsum(sizes))
+
+
+def test_a_shift_that_diverges_is_an_error_that_names_its_rate(task, limit) -> None:
+    with pytest.raises(UserError, match="shift_lr=1e"):
+        sartor.search("supernet-shifting", SPACE, task, budget=limit, shift_lr=1e30, **SHIFT)
+
+
+def test_a_front_is_of_what_the_last_weights_say(task, tmp_path) -> None:
+    found = sartor.search(
+        "supernet-shifting", SPACE, task, budget=[], objectives=[Complexity(SPACE, "macs")], run=tmp_path / "r", **SHIFT
+    )
+    supernet = SPACE.supernet()
+    load(supernet, tmp_path / "r" / "search" / "shifted.safetensors")
+    score = SupernetScore(SPACE, supernet.eval(), task, calibration=1, limit=1)
+    points = found.extras["front"]
+    assert [p["quality"] for p in points] == list(score([p["architecture"] for p in points]))
+
+
 # ---------------------------------------------------------------------- transfer
 
 
@@ -164,11 +202,13 @@ def test_a_transferred_supernet_differs_in_its_classifier_alone(task, limit, tmp
     old = load_file(tmp_path / "old" / "search" / "supernet.safetensors")
     method = SupernetShifting(**{**SHIFT, "source": str(tmp_path / "old")})
     other = spaces.get("shufflenet:tiny?width=0.5&classes=7")
+    seven = tasks.get("digits")
+    seven.classes = 7
     with Run(tmp_path / "new", {}) as run:
-        moving = method.grader(other, [], run, task)
+        moving = method.grader(other, [], run, seven)
     new = moving.supernet.state_dict()
     apart = [name for name in new if new[name].shape != old[name].shape or not torch.equal(new[name], old[name])]
-    assert apart == classifier(moving.supernet)
+    assert apart == classifier(moving.supernet, 7)
     assert new[apart[0]].shape[0] == 7
 
 
@@ -181,7 +221,7 @@ def test_a_warm_up_trains_the_classifier_alone(task, limit, tmp_path) -> None:
             supernet = method.grader(SPACE, [], run, task).supernet
             states.append({name: p.detach().clone() for name, p in supernet.named_parameters()})
     apart = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
-    assert apart == classifier(supernet)
+    assert apart == classifier(supernet, 10)
 
 
 def test_a_supernet_of_another_space_or_none_is_refused(task, limit, tmp_path) -> None:
@@ -209,6 +249,18 @@ def test_a_front_has_what_none_beats_and_the_most_accurate_wins(task, tmp_path) 
     assert [point["cost"] for point in told["front"]] == sorted(p["macs"] for p in points)
 
 
+def test_what_is_no_classifier_is_not_replaced() -> None:
+    with pytest.raises(UserError, match="linear layer over the classes"):
+        classifier(spaces.get("supertransformer").supernet(), 10)
+
+
+def test_a_window_takes_the_supernet_of_its_space_and_gives_it_back(task, limit, tmp_path) -> None:
+    window = SPACE.restrict({0: [1, 2]})
+    sartor.search("spos", window, task, budget="1GMACs", run=tmp_path / "window", **QUICK)
+    found = sartor.search("supernet-shifting", SPACE, task, budget=limit, source=str(tmp_path / "window"), **SHIFT)
+    assert found.extras["images"]["supernet"] == 0
+
+
 def run_cli(*words: str):
     return CliRunner().invoke(app, list(words))
 
@@ -230,6 +282,8 @@ def test_the_command_line_measures_objectives_and_transfers(tmp_path: Path, monk
     )  # fmt: skip
     assert second.exit_code == 0, second.output
     assert json.loads(second.stdout)["extras"]["images"]["supernet"] == 0
+    third = run_cli("bench", "order", "new", "--data", "digits", "--epochs", "1", "--networks", "10", "--json")
+    assert third.exit_code == 0, third.output
 
 
 # ---------------------------------------------------------------------- order

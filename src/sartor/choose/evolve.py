@@ -126,7 +126,7 @@ class Population(RandomSearch):
 
     better: which values are; start: members of the first generation that keep the budgets, the others are random;
     within: the budgets, None: everything is; seed: of its draws, a stream for each generation and what is done in it.
-    Its state is the generation and what was told.
+    Its state is the generation and what was told; `asks` is how many members of the generation are asked about.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Population(RandomSearch):
         self.population, self.keep, self.gene_rate = population, keep, gene_rate
         self.within = within or Within(space, ())
         self.start, self.again = [space.canonical(arch) for arch in start], again
-        self.generation = 0
+        self.generation, self.asks = 0, 0
         self.members: list[Architecture] = []
         self._waiting: set[Architecture] = set()
 
@@ -160,7 +160,7 @@ class Population(RandomSearch):
         if not self._waiting:
             self.members = self._next() if self.members else self._first()
             self._waiting = {arch for arch in self.members if self.again or arch not in self.told}
-            self.generation += 1
+            self.generation, self.asks = self.generation + 1, len(self._waiting)
         return [arch for arch in self.members if arch in self._waiting]
 
     def tell(self, archs: Sequence[Architecture], values: F) -> None:
@@ -241,13 +241,14 @@ class Population(RandomSearch):
         return {
             **super().state_dict(),
             "generation": self.generation,
+            "asks": self.asks,
             "members": [list(arch) for arch in self.members],
             "waiting": [list(arch) for arch in self.members if arch in self._waiting],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.generation = state["generation"]
+        self.generation, self.asks = state["generation"], state["asks"]
         self.members = [tuple(arch) for arch in state["members"]]
         self._waiting = {tuple(arch) for arch in state["waiting"]}
 

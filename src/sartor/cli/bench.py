@@ -159,6 +159,7 @@ def order(
     from sartor import tables, tasks, workflow
     from sartor.core import Score
     from sartor.quality.trained import TrainedScore
+    from sartor.quality.transfer import of_run
     from sartor.training.recipe import Recipe
     from sartor.training.tasks import for_search
 
@@ -177,7 +178,7 @@ def order(
     identity = {
         "verb": "bench",
         "name": "order",
-        "of": str(source.resolve()),
+        "of": {"run": str(source.resolve()), "supernet": _digest(of_run(str(source)))},
         "data": task.describe(),
         "truth": told,
         "networks": networks,

@@ -63,10 +63,8 @@ def settings_from(config: Path | None, pairs: Sequence[str] | None) -> dict[str,
         except yaml.YAMLError:
             values[key] = text
         if isinstance(values[key], str):  # YAML reads 1e-3 as text
-            try:
+            with contextlib.suppress(ValueError):
                 values[key] = float(text)
-            except ValueError:
-                values[key] = text
     return values
 
 

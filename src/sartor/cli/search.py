@@ -12,6 +12,7 @@ import typer
 from sartor.cli import common
 from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Samples, Seed, Set, Space, StoreRef
 from sartor.core import Json, Score, UserError, metric, parse_limit
+from sartor.core.units import COUNTED
 from sartor.methods import METHODS, SETTINGS
 from sartor.runs import write_json
 
@@ -152,11 +153,13 @@ def run_search(
     if "source" in values and not kind.transfers:
         able = ", ".join(name for name, other in SETTINGS.items() if other.transfers)
         raise UserError(f"--from is for a method that begins with another run's supernet ({able}); leave it out.")
-    if predictor == MEASURED and (limits or not kind.fronts):
-        raise UserError(
-            f"--predictor {MEASURED} is for objectives of a front, without limits, which are asked about thousands of "
-            "networks; take auto."
-        )
+    if predictor == MEASURED:
+        on = [limit for limit in limits if parse_limit(limit)[0].name not in COUNTED]
+        if on or not kind.fronts:
+            raise UserError(
+                f"--predictor {MEASURED} is for objectives of a front; limits{f' such as {on[0]}' if on else ''} are "
+                "asked about thousands of networks: take auto."
+            )
     if oracle and not kind.asks:
         asking = ", ".join(name for name, other in SETTINGS.items() if other.asks)
         raise UserError(f"--oracle is for a method that asks about networks ({asking}); leave it out of {method}.")
@@ -179,7 +182,7 @@ def run_search(
     if task is not None:
         workflow.fits_task(found_space, task)
         engine.suits(found_space, task)
-    measured_metrics = [name for name in metrics if name not in workflow.COUNTED]
+    measured_metrics = [name for name in metrics if name not in COUNTED]
 
     def work(run: Run) -> dict[str, Json]:
         scores = {name: _predictor(predictor, name, run) for name in measured_metrics}

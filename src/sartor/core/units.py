@@ -46,6 +46,9 @@ METRICS: dict[str, Metric] = {
 QUALITIES = ("accuracy", "bleu", "loss", "proxy")
 """What networks are for; the other metrics are what they cost."""
 
+COUNTED = ("macs", "params")
+"""Costs that are counted of a network, not measured."""
+
 # unit as typed -> (metric, factor to the metric's own unit)
 _UNITS: dict[str, tuple[str, float]] = {
     "ns": ("latency_ms", 1e-6),

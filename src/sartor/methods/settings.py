@@ -272,7 +272,7 @@ class SPOSSettings(Settings):
         description="of the supernet's paths; macs: seven ranges of multiply-accumulates, each as often (code)",
     )
     calibration: int = Field(
-        4, ge=1, description="batches of 256 that norms of a network are calibrated on; paper: 100"
+        4, ge=0, description="batches of 256 that norms of a network are calibrated on; 0: as they are; paper: 100"
     )
     valid_batches: int | None = Field(None, ge=1, description="batches of 512 that grade it; default all; paper: 16")
     iterations: int = Field(20, ge=1, description="generations")
@@ -283,12 +283,13 @@ class SPOSSettings(Settings):
     gene_rate: float = Field(0.1, gt=0, le=1, description="of choices drawn anew in a mutation")
 
     def sensible(self, limits: int, objectives: int) -> None:
-        if self.keep >= self.population:
+        if self.keep >= self.population and not objectives:
             raise UserError(f"keep={self.keep} of population={self.population} leaves no child; keep fewer.")
 
     def suits(self, space: SearchSpace, task: Task) -> None:
         if not space.has_supernet:
-            raise UserError(f"space {space.name!r} has no supernet; take one that has, or give --oracle.")
+            also = ", or give --oracle" if self.asks else ""
+            raise UserError(f"space {space.name!r} has no supernet; take one that has{also}.")
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
@@ -329,16 +330,25 @@ class SupernetShiftingSettings(SPOSSettings):
         True, description="networks that stay are shifted on and graded in each generation (ours); paper: false"
     )
 
+    def sensible(self, limits: int, objectives: int) -> None:
+        super().sensible(limits, objectives)
+        if self.warmup and self.source is None:
+            raise UserError(
+                f"warmup={self.warmup} is of a classifier that --from replaces; give --from, or leave it out."
+            )
+
     def suits(self, space: SearchSpace, task: Task) -> None:
         super().suits(space, task)
         if self.source is not None:  # refused before anything is measured
             from sartor.quality.transfer import load, of_run
 
-            load(space.supernet(), of_run(self.source), anew=True)  # type: ignore[arg-type]  # supernets are modules
+            if not hasattr(task, "classes"):
+                raise UserError("--from replaces a classifier, and these data have no classes; leave it out.")
+            load(space.supernet(), of_run(self.source), classes=task.classes)
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        return super().paper(**{"revisit": False, **changes})
+        return super().paper(**{"revisit": False, "calibration": 0, "valid_batches": 24, **changes})
 
 
 class SurgeNASSettings(Settings):

@@ -49,6 +49,8 @@ class Grader(Protocol):
     """Who says how good networks are, one visit after another."""
 
     metric: Metric
+    by: str
+    """Whose word it is, for the page."""
 
     @property
     def state(self) -> Mapping[str, Stateful]:
@@ -56,7 +58,7 @@ class Grader(Protocol):
         ...
 
     def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
-        """The quality of a network; members: of its generation, whose last it may be."""
+        """The quality of a network; members: how many the generation asks about, of which it may be the last."""
         ...
 
     def final(self, archs: Sequence[Architecture]) -> F:
@@ -73,8 +75,8 @@ class Still:
 
     state: Mapping[str, Stateful] = {}
 
-    def __init__(self, score: Score, trained_on: int) -> None:
-        self.score, self.metric, self.trained_on = score, score.metric, trained_on
+    def __init__(self, score: Score, trained_on: int, by: str) -> None:
+        self.score, self.metric, self.trained_on, self.by = score, score.metric, trained_on, by
 
     def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
         return float(self.score([arch])[0])
@@ -104,13 +106,15 @@ class SPOS(SPOSSettings):
         grader = self.grader(space, [score for score in objectives if score not in costs], run, task)
         population = self._population(space, grader.metric, costs, budgets, run)
         for visit in run.steps(self._visits(bool(costs)), population=population, **grader.state):
+            if population.done and population.generation == self.iterations:
+                continue  # limits, or a small space, made generations smaller
             asked = population.ask()
-            if not population.members:
+            if not population.members and not population.told:
                 raise Unreachable(f"no network was found within {' and '.join(map(str, budgets))}; raise a limit.")
             if not asked:  # every network within the limits is known
                 continue
-            members, last = len(population.members), len(asked) == 1
-            value = grader.visit(asked[0], visit, members, last)
+            last = len(asked) == 1
+            value = grader.visit(asked[0], visit, population.asks, last)
             row = [value, *(float(score(asked)[0]) for score in costs)]
             population.tell(asked[:1], np.array([row] if costs else row))
             if last:
@@ -124,10 +128,10 @@ class SPOS(SPOSSettings):
         if len(given) > 1:
             raise UserError(f"spos maximises one score of quality; {len(given)} were given: leave one.")
         if given:
-            return Still(Remembered(given[0], run), 0)
+            return Still(Remembered(given[0], run), 0, "what the oracle says")
         supernet, task = self.trained(space, task, run)
         images = self.epochs * task.length("train")
-        return Still(Remembered(self.graded_by(supernet, space, task), run), images)
+        return Still(Remembered(self.graded_by(supernet, space, task), run), images, "what the supernet says")
 
     def trained(self, space: SearchSpace, task: Task | None, run: Run) -> tuple[Any, Task]:
         """Eq. 7: a supernet, and the task that it is trained on."""
@@ -215,7 +219,10 @@ class SPOS(SPOSSettings):
         run: Run,
     ) -> Found:
         """Line 12: the best of those that stayed or, of several objectives, the best of the front."""
-        archs = population.front() if isinstance(population, NSGA2) else population.best()[: self.keep]
+        if not isinstance(population, NSGA2):
+            archs = population.best()[: self.keep]
+        else:  # what was said before a grader moved does not count
+            archs = population.best() if grader.state else population.front()
         if not archs:
             raise UserError("every network that was graded failed; mend what grades them, or lower lr.")
         values, sign = grader.final(archs), 1.0 if grader.metric.better == "less" else -1.0
@@ -227,7 +234,7 @@ class SPOS(SPOSSettings):
             "images": grader.images(),
         }
         if costs:
-            extras["front"] = self._front(archs, values, grader.metric, costs, run)
+            extras["front"] = self._front(archs, values, grader, costs, run)
         winner = standing(best, budgets, "verified")
         said = {score.metric.name: float(score([best])[0]) for score in costs}
         winner = replace(winner, predicted={**said, **winner.predicted})
@@ -235,10 +242,10 @@ class SPOS(SPOSSettings):
 
     @staticmethod
     def _front(
-        archs: Sequence[Architecture], values: F, quality: Metric, costs: Sequence[Score], run: Run
+        archs: Sequence[Architecture], values: F, grader: Grader, costs: Sequence[Score], run: Run
     ) -> list[dict[str, Json]]:
         """Networks that none beats in all objectives, by the first cost: kept for the page."""
-        paid = [score(archs) for score in costs]
+        paid, quality = [score(archs) for score in costs], grader.metric
         rows = np.column_stack([values if quality.better == "less" else -values, *paid])
         points = [
             {
@@ -253,7 +260,7 @@ class SPOS(SPOSSettings):
             "cost": first,
             "others": [score.metric.name for score in costs[1:]],
             "quality": quality.name,
-            "by": "what the supernet says",
+            "by": grader.by,
             "front": [{**point, "cost": point[first]} for point in points],
         }
         write_json(run.path / "front.json", told)

@@ -18,16 +18,21 @@ Where we differ, or had to decide:
   2. `revisit`. Scores of networks that stay are of weights that have moved since. Here they are shifted on and graded
      in every generation, which also moves the supernet towards the best; `SupernetShifting.paper()` visits children
      alone. Either way the ten that may win are graded in the end by the weights as they are then.
-  3. Batch norms are calibrated for each network before it is graded, as in SPOS; the code leaves the statistics of the
-     shift. No network is visited as a child twice; the code may.
+  3. Batch norms are calibrated for each network before it is graded, as in SPOS; the code, and
+     `SupernetShifting.paper()`, take the statistics that the shift leaves (`calibration=0`). No network is visited as a
+     child twice; the code may.
   4. `warmup` trains a new classifier alone before the search: a rate of 1e-4 is slow for random weights. Published:
      none.
-  5. Evolution, and several objectives at once (appendix, 5), are those of `methods.spos`.
+  5. Evolution, and several objectives at once (appendix, 5), are those of `methods.spos`. Of several objectives, the
+     last generation is graded again, and the front is of that.
+  6. The shift is by SGD, also where a space is trained by AdamW. Where candidates share tensors (Once-for-All, grafts),
+     a path moves what it shares with others, and the momentum of the rest of those tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -35,13 +40,12 @@ import torch
 
 from sartor.core import Architecture, F, Json, Path, Score, SearchSpace, Task, UserError
 from sartor.core.memory import image_layout
-from sartor.core.task import Batch
 from sartor.methods.settings import SupernetShiftingSettings
 from sartor.methods.spos import SPOS, Grader
 from sartor.quality.supernet import Remembered
-from sartor.quality.transfer import load, of_run, save, warm_up
+from sartor.quality.transfer import FILE, load, of_run, save, warm_up
 from sartor.runs import Run, Stateful
-from sartor.training.optimise import make_optimiser
+from sartor.training.optimise import make_optimiser, steps_per_epoch
 
 SHIFTED = "shifted.safetensors"
 _BATCH = 32
@@ -55,32 +59,40 @@ class Shifting:
     ) -> None:
         self.supernet, self.score, self.task, self.settings, self.run = supernet, score, task, settings, run
         self.metric, self.trained_on, self.shifted_on = score.metric, trained_on, 0
+        supernet.zero_grad(set_to_none=True)
         self.w = make_optimiser(supernet, "sgd", lr=settings.shift_lr, momentum=0.9, weight_decay=4e-5)
         self.state: Mapping[str, Stateful] = {"shifting": self}
+
+    by = "what the supernet says, as it was shifted"
 
     def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
         """Shift, then grade."""
         torch.manual_seed(self.run.torch_seed("dropout", visit))
-        each, batches = self.settings.schedule == "per_batch", list(self._batches(visit, members))
+        each, (count, size) = self.settings.schedule == "per_batch", self._drawn(members)
+        seed, total = self.run.torch_seed("shift") % 2**32, torch.zeros((), device=self.task.device)
         self.supernet.train()
-        for batch in batches:
+        # a permutation of the images for each visit, so that a search that resumes needs no position in one
+        for batch in self.task.batches("train", size=size, seed=seed, epoch=visit, limit=count):
             loss = self.task.loss(partial(self.supernet, path=Path(arch)), batch)
-            (loss if each else loss / (len(batches) * members)).backward()  # type: ignore[no-untyped-call]
+            (loss if each else loss / (count * members)).backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
             self.shifted_on += len(batch[1])
             if each:
                 self._update()
+        if not math.isfinite(float(total)):
+            raise UserError(f"the loss of the shift is {float(total)}; lower shift_lr={self.settings.shift_lr:g}.")
         if last and not each:
             self._update()
         self.supernet.eval()
         return float(self.score([arch])[0])
 
-    def _batches(self, visit: int, members: int) -> Iterable[Batch]:
-        """A permutation of the images for each visit, so that a search that resumes needs no position in one."""
-        settings = self.settings
-        images = settings.samples if settings.per == "architecture" else max(2, round(settings.samples / members))
+    def _drawn(self, members: int) -> tuple[int, int]:
+        """Batches of a visit, and their size: as many images as wanted, as far as there are so many."""
+        wanted = self.settings.samples
+        images = wanted if self.settings.per == "architecture" else max(2, round(wanted / members))
         count = -(-images // _BATCH)
-        seed = self.run.torch_seed("shift") % 2**32
-        return self.task.batches("train", size=-(-images // count), seed=seed, epoch=visit, limit=count)
+        size = -(-images // count)
+        return min(count, steps_per_epoch(self.task, "train", size)), size
 
     def _update(self) -> None:
         """A step of what has a gradient: weights off the path, and their momentum, stay."""
@@ -136,12 +148,15 @@ class SupernetShifting(SupernetShiftingSettings, SPOS):
 
     def _transferred(self, space: SearchSpace, task: Task | None, run: Run) -> tuple[Any, Task]:
         """The supernet of another run with a new classifier (2.4)."""
-        task = self.smoothed(task)
+        task, begun = self.smoothed(task), run.path / FILE
         torch.manual_seed(run.torch_seed("classifier"))
         supernet: Any = space.supernet()
-        names = load(supernet, of_run(str(self.source)), anew=True)
+        if begun.exists():
+            load(supernet, begun)
+        else:
+            names = load(supernet, of_run(str(self.source)), classes=getattr(task, "classes", 0))
         supernet.to(task.device, memory_format=image_layout(task.device))
-        if self.warmup:
+        if self.warmup and not begun.exists():
             warm_up(
                 supernet,
                 task,
@@ -152,4 +167,6 @@ class SupernetShifting(SupernetShiftingSettings, SPOS):
                 lr=self.warmup_lr,
                 draw=self.draw(space),
             )
+        if not begun.exists():
+            save(supernet, begun)
         return supernet.eval(), task

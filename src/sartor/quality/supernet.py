@@ -88,6 +88,7 @@ def train_supernet(
         if not math.isfinite(mean):
             raise UserError(f"the loss is {mean} in epoch {epoch + 1} of the supernet; lower lr={peak:g}.")
         run.log("epoch", epoch=epoch, of="supernet", loss=mean)
+    supernet.zero_grad(set_to_none=True)
     return supernet.eval()
 
 

@@ -17,11 +17,11 @@ from sartor.training.optimise import make_optimiser
 FILE = "supernet.safetensors"
 
 
-def save(supernet: nn.Module, file: FilePath) -> None:
-    """All weights and statistics, on the CPU; shared ones as often as they are named."""
+def save(supernet: Any, file: FilePath) -> None:
+    """All weights and statistics, on the CPU; shared ones as often as they are named, of a sub-space those of all."""
     from safetensors.torch import save as packed
 
-    state = supernet.state_dict()
+    state = _whole(supernet).state_dict()
     write_atomic(file, packed({k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}))
 
 
@@ -33,15 +33,21 @@ def of_run(directory: str) -> FilePath:
     return file
 
 
-def load(supernet: nn.Module, file: FilePath, *, anew: bool = False) -> list[str]:
-    """The weights of a saved supernet of the same slots; anew: but for its classifier, whose names are returned.
+def load(supernet: Any, file: FilePath, *, classes: int | None = None) -> list[str]:
+    """The weights of a saved supernet of the same slots.
 
-    Raises UserError for a file of another supernet.
+    classes: how many a new classifier tells apart, which keeps the weights it has here; the names of its tensors are
+    returned. Raises UserError for a file that is damaged or of another supernet.
     """
     from safetensors.torch import load_file
 
-    old, new = load_file(file), supernet.state_dict()
-    left = classifier(supernet) if anew else []
+    whole = _whole(supernet)
+    try:
+        old = load_file(file)
+    except Exception as error:
+        raise UserError(f"{file} is damaged ({str(error).splitlines()[0][:100]}); search again.") from None
+    new = whole.state_dict()
+    left = [] if classes is None else classifier(whole, classes)
     same = {name for name in new.keys() & old.keys() if new[name].shape == old[name].shape}
     apart = [name for name in (*new, *old) if name not in same and name not in left]
     if apart:
@@ -50,37 +56,42 @@ def load(supernet: nn.Module, file: FilePath, *, anew: bool = False) -> list[str
             f"the supernet {file} is of another space: {apart[0]} is {shapes[0]} there and {shapes[1]} here; give the "
             "same space, of which only resolution and classes may differ."
         )
-    supernet.load_state_dict({name: new[name] if name in left else value for name, value in old.items()})
+    whole.load_state_dict({name: new[name] if name in left else value for name, value in old.items()})
     return left
 
 
-def classifier(supernet: nn.Module) -> list[str]:
-    """Names of the tensors of the last linear layer."""
+def classifier(supernet: nn.Module, classes: int) -> list[str]:
+    """Names of the tensors of the last linear layer. Raises UserError where that does not tell the classes apart."""
     names = [name for name, module in supernet.named_modules() if isinstance(module, nn.Linear)]
-    if not names:
-        raise UserError("this supernet ends with no linear layer, so that it has no classifier to be replaced.")
-    return [f"{names[-1]}.{name}" for name in supernet.get_submodule(names[-1]).state_dict()]
+    last: Any = supernet.get_submodule(names[-1]) if names else None
+    if last is None or last.out_features != classes:
+        raise UserError("this supernet does not end with a linear layer over the classes, which could be replaced.")
+    return [f"{names[-1]}.{name}" for name in last.state_dict()]
 
 
 def warm_up(
     supernet: Any, task: Task, run: Run, *, names: list[str], steps: int, batch_size: int, lr: float, draw: Draw
 ) -> Any:
     """Train these tensors alone for so many steps of one drawn path each; SGD with momentum, constant lr."""
-    supernet.to(task.device)
-    alone = nn.ParameterDict(
-        {name.replace(".", "-"): value for name, value in supernet.named_parameters() if name in names}
-    )
+    whole = _whole(supernet)
+    alone = nn.ParameterDict({k.replace(".", "-"): v for k, v in whole.named_parameters() if k in names})
     w = make_optimiser(alone, "sgd", lr=lr)
-    for step in run.steps(steps, supernet=supernet, w=w):
+    for step in run.steps(steps, supernet=whole, w=w):
         torch.manual_seed(run.torch_seed("dropout", step))
         (arch,) = draw(run.rng("paths", step), 1)
         supernet.train()
         (batch,) = task.batches("train", size=batch_size, seed=run.seed, epoch=step, limit=1)
-        w.zero_grad(set_to_none=True)
         loss = task.loss(partial(supernet, path=Path(arch)), batch)
         for value, grad in zip(alone.values(), torch.autograd.grad(loss, list(alone.values()))):
             value.grad = grad
         w.step()
         if step + 1 == steps:
             run.log("warmed up", steps=steps, loss=float(loss.detach()))
+    supernet.zero_grad(set_to_none=True)
     return supernet.eval()
+
+
+def _whole(supernet: Any) -> nn.Module:
+    """That of the space itself, where this one is of a part of it."""
+    found: nn.Module = getattr(supernet, "base", supernet)
+    return found

@@ -26,10 +26,9 @@ from sartor.workflow.networks import (
 )
 from sartor.workflow.oracle import oracle
 from sartor.workflow.ordering import order_report
-from sartor.workflow.searching import COUNTED, budgets_of, describe_found, fits_task, search
+from sartor.workflow.searching import budgets_of, describe_found, fits_task, search
 
 __all__ = [
-    "COUNTED",
     "Fit",
     "Measured",
     "adapt",

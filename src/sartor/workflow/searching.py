@@ -9,10 +9,9 @@ from typing import Any
 
 from sartor.core import Budget, Found, Json, Score, SearchSpace, Task, UserError, parse_limit
 from sartor.core.memory import keep_freed_memory
+from sartor.core.units import COUNTED
 from sartor.methods import METHODS
 from sartor.runs import Run, write_json
-
-COUNTED = ("macs", "params")
 
 
 def budgets_of(limits: Sequence[str], scores: Mapping[str, Score], space: SearchSpace, two_sided: bool) -> list[Budget]:
