@@ -8,6 +8,9 @@ public tables grade, and no search sees them. Per seed one supernet, from which 
     published       Supernet Shifting as in its code: 640 images a visit, 1e-4, an update a batch, children alone
     others          one thing changed at a time: rate, schedule, images a generation, revisiting
 
+Settings are chosen by the first five seeds; what is chosen is judged by five others (`--confirm`), beside both forms of
+SPOS.
+
 Order, before and after: Kendall's tau between what the supernet says and the table's accuracy, of random networks
 within the limit (global), and of the 10 and the 50 best of them by the table (local). Found: the table's accuracy of
 the network that each search ends with, and of how many networks within the limit it is the best. The limit is the
@@ -44,7 +47,7 @@ from sartor.runs import Run, read_json
 from sartor.spaces.complexity import Complexity
 from sartor.training.tasks import for_search
 
-SEEDS, RANDOM, BEST, IMAGES = (0, 1, 2, 3, 4), 150, (10, 50), 640
+SEEDS, CONFIRMING, RANDOM, BEST, IMAGES = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9), 150, (10, 50), 640
 TABLES = {
     "nas-bench-macro": ("nas_bench_macro_cifar10.csv.gz", "mean_acc"),
     "nas-bench-201": ("nas_bench_201.parquet", "cifar10_test_acc_200ep"),
@@ -85,7 +88,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("what", nargs="?", default="measure", choices=["measure", "figure"])
     options.add_argument("--space", choices=TABLES, action="append", help="default both")
-    options.add_argument("--seed", type=int, choices=SEEDS, action="append", help="default all")
+    options.add_argument("--confirm", action="store_true", help="with the seeds that judge what was chosen")
+    options.add_argument("--seed", type=int, choices=(*SEEDS, *CONFIRMING), action="append", help="default all")
     options.add_argument("--search", choices=SEARCHES, action="append", help="default those of the core, then the rest")
     given = options.parse_args()
     name = f"shifting{'_full' if given.full else ''}"
@@ -96,7 +100,7 @@ def main() -> None:
     bench = Bench(FULL if given.full else REDUCED, name)
     searches = given.search or (*CORE, *(one for one in SEARCHES if one not in CORE))
     for search in searches:
-        for seed in given.seed or SEEDS:
+        for seed in given.seed or (CONFIRMING if given.confirm else SEEDS):
             for space in given.space or TABLES:
                 bench.cell(space, seed, search)
     bench.results.summarise(**summary(bench.results.data["rows"]))
@@ -115,7 +119,14 @@ class Bench:
         self.results = Results(
             name,
             "the local order after shifting above that before it; what is found beside SPOS at equal cost",
-            {**setting, "data_name": task.describe(), "seeds": SEEDS, "random": RANDOM, "best": BEST},
+            {
+                **setting,
+                "data_name": task.describe(),
+                "seeds": SEEDS,
+                "confirming": CONFIRMING,
+                "random": RANDOM,
+                "best": BEST,
+            },
         )
 
     def cell(self, name: str, seed: int, search: str) -> None:
@@ -140,6 +151,7 @@ class Bench:
 
         def compute() -> dict[str, Any]:
             found = self.search(space, seed, place, search, budget)
+            found["settings"] = SEARCHES[search]
             accuracy = float(truth([found["architecture"]])[0])
             after = found.pop("supernet")
             return {
@@ -154,8 +166,9 @@ class Bench:
         self.results.row({"space": name, "seed": seed, "what": "search", "search": search}, compute)
 
     def supernet(self, space: Any, seed: int, place: Path) -> dict[str, Any]:
+        shutil.rmtree(place / "supernet", ignore_errors=True)  # what a kill left would make it look cheaper
         began = time.monotonic()
-        with Run(place / "supernet", {"of": "supernet"}, seed) as run:
+        with Run(place / "supernet", {"of": self.setting["supernet"]}, seed) as run:
             SPOS(**self.setting["supernet"]).trained(space, self.task, run.stage("search"))
         return {"seconds": time.monotonic() - began}
 
@@ -171,10 +184,10 @@ class Bench:
             options["iterations"] = round(visits / options["population"])
         if name == "spos, longer":  # the images of the shift go into the supernet
             options["epochs"] += round(visits * IMAGES / self.task.length("train"))
+        shutil.rmtree(own, ignore_errors=True)
         began = time.monotonic()
-        with Run(own, {"of": name}, seed) as run:
-            if name != "spos, longer" and not (own / "search" / "supernet").exists():
-                # the same seed and stage: it is trained already
+        with Run(own, {"of": name, **options}, seed) as run:
+            if name != "spos, longer":  # the same seed and stage: it is trained already
                 shutil.copytree(place / "supernet" / "search" / "supernet", own / "search" / "supernet")
             found = sartor.search(method, space, self.task, budget=budget, run=run, **options)
         return {
@@ -201,9 +214,17 @@ class Bench:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """By space and search, and in pairs of one seed against the supernet before, and the two forms of SPOS."""
+    """By space and search, in pairs of one seed against the supernet before and both forms of SPOS; and confirmed."""
+    chosen, judged = (_summary(rows, seeds) for seeds in (SEEDS, CONFIRMING))
+    named = {f"{key}, confirming seeds": value for key, value in judged.items() if value}
+    return {**chosen, **named}
+
+
+def _summary(rows: list[dict[str, Any]], seeds: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
+    rows = [row for row in rows if row["cell"]["seed"] in seeds]
     found = {(c["space"], c["search"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "search"}
     before = {(c["space"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "order before"}
+    trained = {(c["space"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "supernet"}
     orders, searches = [], []
     for space in TABLES:
         known = [row for (of, _), row in before.items() if of == space]
@@ -225,6 +246,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 pairs = [s for s in mine if (space, other, s) in found and other != name]
                 apart = [mine[s]["accuracy"] - found[space, other, s]["accuracy"] for s in pairs]
                 against[f"against {other}"] = interval(apart) if len(apart) > 1 else None
+            shared = 0.0 if name == "spos, longer" else 1.0  # the supernet of all others is trained once
+            seconds = [row["seconds"] + shared * trained[space, seed]["seconds"] for seed, row in mine.items()]
             searches.append(
                 {
                     "space": space,
@@ -234,7 +257,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
                     "best (%)": next(iter(mine.values()))["best"],
                     "rank": float(np.median([row["rank"] for row in mine.values()])),
                     **against,
-                    "seconds": float(np.median([row["seconds"] for row in mine.values()])),
+                    "seconds, supernet included": float(np.median(seconds)),
                 }
             )
     return {"order": orders, "found": searches}
