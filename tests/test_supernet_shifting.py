@@ -314,6 +314,10 @@ def test_order_is_told_before_and_after_with_a_table_and_with_trainings(tmp_path
     said = json.loads(by_table.stdout)
     assert [row["supernet"] for row in said["rows"]] == ["before", "after"]
     assert said["points"]["true of the best"] == pytest.approx(sorted(macs(archs) / 1e4, reverse=True)[:10])
+    assert run_cli("report", said["run"], "s", "--out", "page.html").exit_code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "How well the order of networks is kept" in page
+    assert "before the search" in page
     trained = run_cli("bench", "order", "s", *common, "--epochs", "1", "--networks", "10", "--best", "3")
     assert trained.exit_code == 0, trained.output
     points = json.loads(trained.stdout)["points"]
