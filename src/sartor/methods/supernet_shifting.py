@@ -54,6 +54,8 @@ _BATCH = 32
 class Shifting:
     """A supernet that moves with what is asked about it. trained_on: images that it had seen before."""
 
+    by = "what the supernet says, as it was shifted"
+
     def __init__(
         self, supernet: Any, score: Score, task: Task, settings: SupernetShiftingSettings, run: Run, trained_on: int
     ) -> None:
@@ -62,8 +64,6 @@ class Shifting:
         supernet.zero_grad(set_to_none=True)
         self.w = make_optimiser(supernet, "sgd", lr=settings.shift_lr, momentum=0.9, weight_decay=4e-5)
         self.state: Mapping[str, Stateful] = {"shifting": self}
-
-    by = "what the supernet says, as it was shifted"
 
     def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
         """Shift, then grade."""
