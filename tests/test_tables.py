@@ -17,7 +17,7 @@ from sartor.tables.table import metric_of
 from tests.contracts.spaces import check_space
 from tests.test_data_sources import SARTOR_DATA, needs_data
 
-TABLED = ("nas-bench-macro", "fbnet", "ofa-mobilenetv3", "hat")
+TABLED = ("fbnet", "ofa-mobilenetv3", "hat")
 HAT = {
     "set": "here",
     "encoder_embed_dim": 640,

@@ -39,6 +39,7 @@ class NSGA2(Population):
         population: int = 50,
         gene_rate: float = 0.1,
         within: Within | None = None,
+        start: Sequence[Architecture] = (),
         again: bool = False,
         seed: int = 0,
     ) -> None:
@@ -48,6 +49,7 @@ class NSGA2(Population):
             keep=population,
             gene_rate=gene_rate,
             within=within,
+            start=start,
             again=again,
             seed=seed,
         )

@@ -116,6 +116,12 @@ def land(
     return _landed(landing, space.canonical(start), rounds, enumerate_below)
 
 
+def some_within(space: SearchSpace, budgets: Sequence[Budget], rng: np.random.Generator) -> Landed:
+    """Some architecture that lands, all choices being as good; where there is none, as `land` says."""
+    indifferent = [np.zeros(len(slot)) for slot in space.slots]
+    return land(space, indifferent, budgets, start=space.sample(rng, 1)[0], rng=rng)
+
+
 def standing(arch: Architecture, budgets: Sequence[Budget], status: str) -> Landed:
     """An architecture with its costs; `within` where it is inside every limit, but near none of them."""
     costs = [float(b.score([arch])[0]) for b in budgets]

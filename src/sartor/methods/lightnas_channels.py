@@ -40,8 +40,8 @@ from functools import partial
 import numpy as np
 
 from sartor.choose.evolve import Population, Within
-from sartor.choose.solve import check_reachable, land, standing
-from sartor.core import Budget, Found, Landed, Score, SearchSpace, Task, UserError
+from sartor.choose.solve import check_reachable, some_within, standing
+from sartor.core import Budget, Found, Score, SearchSpace, Task, UserError
 from sartor.methods.settings import LightNASChannelsSettings
 from sartor.quality.proxies import PROXIES, Floored, Learned, Processes, ProxyScore
 from sartor.quality.supernet import Remembered
@@ -75,7 +75,7 @@ class LightNASChannels(LightNASChannelsSettings):
             )
             population = make(within=Within(space, self._bands(budgets)), start=before)
             if not population.ask():  # nothing that is drawn or repaired is so near the limit
-                landed = self._landed(space, budgets, run)
+                landed = some_within(space, budgets, run.rng("landing"))
                 population = make(within=Within(space, budgets), start=[*before, landed.architecture])
                 if not population.ask():
                     return Found(space, "lightnas-channels", tuple(budgets), landed, landed, scores)
@@ -113,12 +113,6 @@ class LightNASChannels(LightNASChannelsSettings):
             scores=[value if math.isfinite(value) else None for value in values],
             members=[list(arch) for arch in population.members],
         )
-
-    @staticmethod
-    def _landed(space: SearchSpace, budgets: Sequence[Budget], run: Run) -> Landed:
-        """Some network within the budgets, all choices being as good."""
-        indifferent, rng = tuple(np.zeros(len(slot)) for slot in space.slots), run.rng("landing")
-        return land(space, indifferent, budgets, start=space.sample(rng, 1)[0], rng=rng)
 
     def _bands(self, budgets: Sequence[Budget]) -> list[Budget]:
         """A single upper limit is met from below; of several each is kept; two-sided ones have their tolerance."""

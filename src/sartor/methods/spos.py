@@ -28,13 +28,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from sartor.choose.evolve import Population, Within
 from sartor.choose.pareto import NSGA2, front
-from sartor.choose.solve import check_reachable, standing
+from sartor.choose.solve import check_reachable, some_within, standing
 from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
 from sartor.core.units import QUALITIES
 from sartor.methods.settings import SPOSSettings
@@ -104,13 +105,21 @@ class SPOS(SPOSSettings):
         check_reachable(space, budgets, bind=False)
         costs = [score for score in objectives if score.metric.name not in QUALITIES]
         grader = self.grader(space, [score for score in objectives if score not in costs], run, task)
-        population = self._population(space, grader.metric, costs, budgets, run)
+        make = partial(self._population, space, grader.metric, costs, budgets, run)
+        population = make(())
+        if not population.ask():  # nothing that is drawn or repaired keeps the limits
+            landed = some_within(space, budgets, run.rng("landing"))
+            population = make([landed.architecture])
+            if not population.ask():
+                if all(budget.sense == "at_most" for budget in budgets):
+                    raise Unreachable(
+                        f"no network is within {' and '.join(map(str, budgets))} together; raise a limit."
+                    )
+                return Found(space, self.key, tuple(budgets), landed, landed)
         for visit in run.steps(self._visits(bool(costs)), population=population, **grader.state):
             if population.done and population.generation == self.iterations:
                 continue  # limits, or a small space, made generations smaller
             asked = population.ask()
-            if not population.members and not population.told:
-                raise Unreachable(f"no network was found within {' and '.join(map(str, budgets))}; raise a limit.")
             if not asked:  # every network within the limits is known
                 continue
             last = len(asked) == 1
@@ -168,9 +177,16 @@ class SPOS(SPOSSettings):
     # ------------------------------------------------------------------ evolution
 
     def _population(
-        self, space: SearchSpace, quality: Metric, costs: Sequence[Score], budgets: Sequence[Budget], run: Run
+        self,
+        space: SearchSpace,
+        quality: Metric,
+        costs: Sequence[Score],
+        budgets: Sequence[Budget],
+        run: Run,
+        start: Sequence[Architecture],
     ) -> Population:
         options: dict[str, Any] = {
+            "start": start,
             "gene_rate": self.gene_rate,
             "within": Within(space, budgets),
             "again": self.again,

@@ -38,7 +38,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from sartor.core import Architecture, F, Json, Path, Score, SearchSpace, Task, UserError
+from sartor.core import Architecture, Budget, F, Json, Path, Score, SearchSpace, Task, UserError
 from sartor.core.memory import image_layout
 from sartor.methods.settings import SupernetShiftingSettings
 from sartor.methods.spos import SPOS, Grader
@@ -132,6 +132,11 @@ class SupernetShifting(SupernetShiftingSettings, SPOS):
     @property
     def again(self) -> bool:
         return self.revisit
+
+    def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
+        super().check(space, budgets)
+        if not space.has_supernet:
+            raise UserError(f"space {space.name!r} has no supernet to shift; take one that has.")
 
     def grader(self, space: SearchSpace, given: Sequence[Score], run: Run, task: Task | None) -> Grader:
         """The supernet, trained here or taken from another run, and how it shifts."""
