@@ -162,8 +162,7 @@ class Bench:
 
     def space(self, seed: int | None = None, **options: Any) -> Grafts:
         """seed: with the weights of that base network."""
-        file = None if seed is None else self.files / f"base-{seed}.safetensors"
-        options = {"weights": None if file is None or not file.exists() else os.path.relpath(file), **options}
+        options = {"weights": None if seed is None else os.path.relpath(self.weights(seed)), **options}
         model = options.pop("model", f"networks.py:mobilenet_v2?width={self.setting['width']}")
         return Grafts(model, resolution=self.setting["resolution"], **options)
 
@@ -205,7 +204,15 @@ class Bench:
         }
 
     def base(self, seed: int) -> dict[str, Any]:
-        space, recipe = self.space(), Recipe().override(self.setting["base"])
+        macs = Complexity(self.space(), "macs")([self.space().unchanged])
+        return {"accuracy": self.accuracy(self.weights(seed)), "macs": float(macs[0])}
+
+    def weights(self, seed: int) -> Path:
+        """The base network's, trained where this machine has them not (again, if the row came from another)."""
+        file = self.files / f"base-{seed}.safetensors"
+        if file.exists():
+            return file
+        recipe = Recipe().override(self.setting["base"])
         with self.work("base", seed) as run:
             torch.manual_seed(run.torch_seed("weights"))
             network = networks.mobilenet_v2(self.setting["width"])
@@ -213,8 +220,15 @@ class Bench:
         from safetensors.torch import save_file
 
         state = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
-        save_file(state, self.files / f"base-{seed}.safetensors")
-        return {"accuracy": found["value"], "macs": float(Complexity(space, "macs")([space.unchanged])[0])}
+        save_file(state, file, {"accuracy": str(found["value"])})
+        return file
+
+    @staticmethod
+    def accuracy(file: Path) -> float:
+        from safetensors import safe_open
+
+        with safe_open(file, "pt") as stored:
+            return float(stored.metadata()["accuracy"])
 
     def grades(self, seed: int) -> dict[str, Any]:
         """Steps 2 and 3 of the method, kept, so that all budgets and kinds of candidates have the same."""
@@ -264,7 +278,7 @@ class Bench:
             from safetensors.torch import load_file, save_file
 
             network = networks.mobilenet_v2(self.setting["width"])
-            network.load_state_dict(load_file(self.files / f"base-{seed}.safetensors"))
+            network.load_state_dict(load_file(self.weights(seed)))
             edge = self.setting["resolution"]
             torch_pruning.pruner.BasePruner(
                 network.eval(),
@@ -300,7 +314,8 @@ class Bench:
             return self._pruned(self.prune(seed, chosen["pruned"][budget]))
         larger = {"wider": 2, "deeper": 1} if name == "pro" else {}
         arch = chosen[name if name in ("published", "layers") else "domino"][budget]
-        return None if arch is None else (self.space(seed, **larger), tuple(arch))
+        own = None if name == "scratch" else seed
+        return None if arch is None else (self.space(own, **larger), tuple(arch))
 
     def sitting(self, budget: int) -> dict[str, Any]:
         """All networks of a budget, of all seeds, measured together."""
@@ -340,8 +355,10 @@ class Bench:
             elif name == "linear":
                 _without_last(network)
             found = train(network, task, recipe, run.stage("train"))
+        began = {} if name in ("width", "scratch") else {"base": self.accuracy(self.weights(seed))}
         return {
             "accuracy": found["value"],
+            **began,
             "seconds": found["seconds"],
             "params": found["params"],
             "macs": float(Complexity(space, "macs")([arch])[0]),
@@ -354,7 +371,11 @@ class Bench:
         with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch), {"b": "domino"}, 0) as run:
             torch.manual_seed(run.torch_seed("weights"))
             found = train(space.tuned(arch), self.task, Recipe().override(self.setting["recipe"]), run.stage("train"))
-        return {"architecture": list(arch), "accuracy": found["value"]}
+        return {
+            "architecture": list(arch),
+            "accuracy": found["value"],
+            "base": self.accuracy(self.weights(0)),
+        }
 
 
 def grafted(blocks: int) -> list[int]:

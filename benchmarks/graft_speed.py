@@ -89,7 +89,8 @@ def summary(row: dict[str, Any]) -> dict[str, Any]:
 def drawn(rows: list[dict[str, Any]]) -> Any:
     """Speed-up against the number of grafted blocks, a panel per network."""
     figure = canvas(3.4)
-    for ax, network in zip(figure.subplots(1, len(NETWORKS)), NETWORKS):
+    axes = figure.subplots(1, len(NETWORKS))
+    for ax, network in zip(axes, NETWORKS):
         quiet(ax, grid="both")
         for row in (row for row in rows if row["cell"]["network"] == network):
             cell, ms = row["cell"], np.array(row["grafted from the first on (ms)"], float)
@@ -103,7 +104,8 @@ def drawn(rows: list[dict[str, Any]]) -> Any:
         ax.axhline(1, linewidth=0.8, color="black")
         ax.set(xlabel="blocks grafted, from the first on", ylabel="measured speed-up", title=network)
         ax.set_ylim(bottom=0)
-    ax.legend(frameon=False, fontsize=6.5)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].legend(frameon=False, fontsize=6.5, loc="lower right", ncols=2)
     return figure
 
 
