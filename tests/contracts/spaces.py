@@ -207,7 +207,7 @@ def check_supernet(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:
             shared = _run(lambda *x, index=index: supernet(*x, path=Path(index)), inputs)  # type: ignore[arg-type]
             alone = supernet.extract(arch).eval()  # type: ignore[operator]
             torch.testing.assert_close(_run(alone, inputs), shared, rtol=1e-4, atol=1e-5)
-        gates = tuple(torch.ones(len(s), requires_grad=True) for s in space.slots)
+        gates = tuple(torch.eye(len(s))[k].requires_grad_() for s, k in zip(space.slots, index))
         gated = supernet(*inputs, path=Path(index, gates))
         torch.testing.assert_close(gated, shared, rtol=1e-4, atol=1e-5)
         if gated.requires_grad and gates:

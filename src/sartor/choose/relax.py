@@ -66,9 +66,9 @@ class Relaxation(nn.Module):
         """Per slot (candidates,) float64, detached: the reward of a landing."""
         return tuple(row.detach().double().cpu().numpy() for row in self._rows(self.log_p()))
 
-    def sample(self, temperature: float, generator: torch.Generator) -> Path:
-        """One Gumbel path with straight-through gates (Eq. 4.7 with log P for the printed P, Eq. 4.9)."""
-        return self._draw(self.log_p(), temperature, generator)[0]
+    def sample(self, temperature: float, generator: torch.Generator, *, hard: bool = True) -> Path:
+        """One Gumbel path with straight-through gates (Eq. 4.7 with log P for the printed P, Eq. 4.9), or soft ones."""
+        return self._draw(self.log_p(), temperature, generator, hard)[0]
 
     def ordered(self, temperature: float, generator: torch.Generator) -> list[Path]:
         """K paths that together take every candidate of every unconditional slot once (Algorithm 1 of the thesis).
@@ -88,14 +88,16 @@ class Relaxation(nn.Module):
             paths.append(path)
         return paths
 
-    def _draw(self, log_p: Tensor, temperature: float, generator: torch.Generator) -> tuple[Path, Tensor]:
+    def _draw(
+        self, log_p: Tensor, temperature: float, generator: torch.Generator, hard: bool = True
+    ) -> tuple[Path, Tensor]:
         noise = -torch.empty(log_p.shape).exponential_(generator=generator).log()
         soft = torch.softmax((log_p + noise.to(log_p.device)) / temperature, dim=1)
         chosen = soft.argmax(dim=1, keepdim=True)
         # one-hot in value, soft in gradient; the path is routed by the index, never by comparing a gate with 1
-        hard = torch.zeros_like(soft).scatter(1, chosen, 1.0) + (soft - soft.detach())
+        gates = torch.zeros_like(soft).scatter(1, chosen, 1.0) + (soft - soft.detach()) if hard else soft
         index = self.space.canonical(tuple(chosen[:, 0].tolist()))
-        return Path(index, self._rows(hard)), chosen
+        return Path(index, self._rows(gates)), chosen
 
     def _rows(self, matrix: Tensor) -> tuple[Tensor, ...]:
         return tuple(row[: len(slot)] for row, slot in zip(matrix, self.space.slots))

@@ -26,6 +26,7 @@ def add(app: typer.Typer) -> None:
         _add(group, space)
     group.command()(predictors)
     group.command()(order)
+    group.command(name="space")(worth)
 
 
 def _add(group: typer.Typer, space: str) -> None:
@@ -208,6 +209,56 @@ def _show_order(found: dict[str, Json]) -> None:
         taus = (row["global"], row["local"])
         cells = ["-" if t["tau"] is None else f"{t['tau']:.2f} ({t['low']:.2f} to {t['high']:.2f})" for t in taus]
         table.add_row(f"{row['supernet']} the search", *cells)
+    Console().print(table)
+
+
+def worth(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="Run of network-space-search.")],
+    data: Data = "digits",
+    networks: Annotated[int, typer.Option(min=10, help="Networks drawn from each.")] = 200,
+    epochs: Annotated[int, typer.Option(min=1, help="That the supernet is trained for that grades them.")] = 50,
+    batch_size: Annotated[int, typer.Option(min=2, help="Of that training.")] = 64,
+    device: Device = "cpu",
+    run: RunDir = None,
+    seed: Seed = 0,
+    json: JsonFlag = False,
+) -> None:
+    """What networks of a space that was found are worth, beside those of the Expanded Space and of RegNet's principle.
+
+    Example: sartor bench space runs/space --data cifar10:PATH
+    """
+    from sartor import tasks, workflow
+    from sartor.training.tasks import for_search
+
+    found_space, arch = workflow.load_found(source)
+    task = tasks.get(data, device)
+    workflow.fits_task(found_space, task)
+    options = {"networks": networks, "epochs": epochs, "batch_size": batch_size}
+    identity = {
+        "verb": "bench",
+        "name": "space",
+        "of": found_space.to_json(arch),
+        "data": task.describe(),
+        **options,
+    }
+    found = run_job(
+        identity, seed, run, json, lambda opened: workflow.space_report(source, for_search(task), opened, **options)
+    )
+    if not json:
+        _show_space(found)
+
+
+def _show_space(found: dict[str, Json]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['metric']}, networks within 10 % of the budget; draws until one is")
+    for name in ("networks of", found["metric"], "draws", "beaten by, of all"):
+        table.add_column(name)
+    for row in found["rows"]:
+        near = "-" if row["near"] is None else f"{row['near']:.2f}"
+        draws = "more than were drawn" if row["draws"] is None else f"{row['draws']:.1f}"
+        table.add_row(row["of"], near, draws, f"{100 * row['beaten']:.1f} %")
     Console().print(table)
 
 

@@ -191,12 +191,9 @@ def run_search(
         weighed += [grader] if grader else []
         found = workflow.search(method, found_space, task, budget=budgets, objectives=weighed, run=run, **settings)
         with workflow.opened(store) as kept:
-            both = [found.architecture, found.argmax.architecture]
             names = [*measured_metrics, "latency_ms"]
-            fresh = workflow.remeasure(
-                found_space, found_target, both, names, kept, sitting=f"check {run.path.resolve()}"
-            )
-        write_json(run.path / "architecture.json", found_space.to_json(found.architecture))
+            fresh = workflow.remeasure_found(found, found_target, names, kept, f"check {run.path.resolve()}")
+        workflow.keep(found, run.path)
         result = workflow.describe_found(found, fresh, settings, found_target.id)
         for name, gap in result["measured_gap_percent"].items():
             if gap > TRUSTED or abs(gap - result["gap_percent"][name]) > TRUSTED:
@@ -208,7 +205,7 @@ def run_search(
                     result["gap_percent"][name],
                 )
         trained_on = "NAME|PATH" if oracle else shlex.quote(data)
-        return {**result, "next": f"sartor train {shlex.quote(str(run.path))} --data {trained_on}"}
+        return {**result, "next": workflow.follow_up(found, run.path, trained_on)}
 
     def _predictor(name: str, metric_name: str, run: Run) -> Any:
         from sartor.cli.fit import show

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sartor.core.errors import UserError
-from sartor.core.score import Score
+from sartor.core.score import Score, Terms
 from sartor.core.space import F, Part, SearchSpace
 from sartor.core.task import Path, Supernet
 from sartor.core.types import Architecture, Json
@@ -111,6 +111,14 @@ class Restricted(SearchSpace):
     @property
     def counts_add_up(self) -> bool:
         return self.base.counts_add_up
+
+    def count_terms(self, name: str) -> Terms | None:
+        terms = self.base.count_terms(name)
+        if terms is None:
+            return None
+        kept = [list(k) for k in self.keep]
+        pair = {(i, j): table[np.ix_(kept[i], kept[j])] for (i, j), table in terms.pair.items()}
+        return Terms(terms.const, tuple(row[k] for row, k in zip(terms.unary, kept)), pair)
 
     def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
         return self.base.assemble(modules)

@@ -22,6 +22,7 @@ from sartor.core.types import Architecture, Json, Optimiser
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from sartor.core.score import Terms
     from sartor.core.task import Supernet
 
 F: TypeAlias = npt.NDArray[np.float64]
@@ -101,6 +102,10 @@ class SearchSpace(ABC):
     def counts_add_up(self) -> bool:
         """Whether a count of `counted` parts is a sum over slots, or over neighbours."""
         return self.local_parts or self.chained_parts
+
+    def count_terms(self, name: str) -> Terms | None:
+        """The exact form of `macs`, `params` or `mem_access_bytes` of spaces whose counts add up in another way."""
+        return None
 
     def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
         """The network made of already built parts, in the order of `parts`."""

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from sartor.core import UserError, show
-from sartor.report import devices, evidence, fronts, grafts, html, sections, words
+from sartor.report import devices, evidence, fronts, grafts, html, sections, windows, words
 from sartor.report.collect import Recorded, collect, is_parent, order
 from sartor.report.values import known
 from sartor.report.words import Trained
@@ -54,7 +54,7 @@ def page(runs: Sequence[Recorded]) -> str:
             body.append(html.heading(search.name))
         body += [
             sections.search_tiles(search, networks),
-            sections.architecture(search),
+            windows.found(search) or sections.architecture(search),
             sections.trajectory(search),
             fronts.front(search),
         ]
@@ -63,6 +63,7 @@ def page(runs: Sequence[Recorded]) -> str:
     body += [devices.scaling(run) for run in work] + [devices.grouping(run) for run in work]
     body += [devices.dynamic(run) for run in work]
     body += [evidence.order(run) for run in work]
+    body += [windows.evaluated(run) for run in work]
     body += [evidence.predictor(run) for run in work]
     body += [sections.curves(work), sections.exports(work), *_absent(work, networks)]
     body += [evidence.conditions(work), evidence.settings(runs)]

@@ -66,9 +66,10 @@ def trajectory(search: Recorded) -> str:
     if search.result is None:
         out.append(html.missing(f"{search.name} has not finished; this is its course so far."))
     predicted, measured = search.get("predicted") or {}, search.get("measured") or {}
+    what = words.thing(search)
     caption = (
-        "Cost of the most likely network and expected cost over all networks, against the budget (green: what counts "
-        "as landed). Diamond: the network the search landed on, as predicted; circle: as measured. The multiplier is "
+        f"Cost of the most likely {what} and expected cost over all {what}s, against the budget (green: what counts "
+        f"as landed). Diamond: the {what} the search landed on, as predicted; circle: as measured. The multiplier is "
         "the price of the cost in the loss. In the warm-up only weights are trained."
     )
     if (search.get("extras") or {}).get("collapsed"):
@@ -159,10 +160,10 @@ def _budgets_of(line: Line) -> list[dict[str, Json]]:
 
 def _landing(search: Recorded) -> str:
     """Before and after landing, by budget."""
-    before, rows = search.get("argmax") or {}, []
+    before, rows, what = search.get("argmax") or {}, [], words.thing(search)
     for budget in search.get("budgets") or []:
         name, limit = budget["metric"], float(budget["limit"])
-        names = ("most likely network", "landed on") if search.answers is None else ("best by prediction", "chosen")
+        names = (f"most likely {what}", "landed on") if search.answers is None else ("best by prediction", "chosen")
         for label, costs in zip(names, (before, search.result or {})):
             row = [label if len(search.get("budgets")) == 1 else f"{label}, {words.noun(name)}"]
             for which in ("predicted", "measured"):
@@ -172,11 +173,12 @@ def _landing(search: Recorded) -> str:
             rows.append(row)
     status = str(search.get("landing") or "not recorded")
     said = {
-        "argmax": "the most likely network itself",
-        "optimal": "the best network inside the budgets by what the search learnt, proven",
+        "argmax": f"the most likely {what} itself",
+        "optimal": f"the best {what} inside the budgets by what the search learnt, proven",
+        "sampled": f"the nearest of the {what}s drawn in the end",
         "verified": "inside the budgets by the predictor, not proven to be the best",
         "within": "the best network that is known, inside every limit and not near one",
-        "none_found": "no network inside the budgets was found",
+        "none_found": f"no {what} at the budgets was found; this comes nearest",
     }.get(status, status)
     head = ["", "predicted", "gap", "measured", "gap"]
     return html.table(head, rows) + html.paragraph(f"Landing: {said}.", "note") if rows else ""

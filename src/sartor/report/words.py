@@ -81,6 +81,11 @@ def _chosen_by(run: Recorded, runs: Sequence[Recorded]) -> list[Recorded]:
     return [s for s in searches if all(s.get(k) == run.get(k) for k in ("architecture", "space"))]
 
 
+def thing(search: Recorded) -> str:
+    """What it looks for."""
+    return "space" if search.job.get("method") == "network-space-search" else "network"
+
+
 def gap_words(gap: float) -> str:
     """`1.6 % over`, `0.30 % under`, `exactly at`."""
     if abs(gap) < 0.005:
@@ -144,7 +149,7 @@ def verdict(search: Recorded, networks: Sequence[Trained]) -> str:
         for b in search.get("budgets") or []
         for value in repeats(search, networks, b["metric"])
     ]
-    over = [gap for gap, _ in sittings]
+    over, what = [gap for gap, _ in sittings], thing(search)
     measured = measured and all(gap <= most for gap, most in sittings)
     if search.result is None:
         return "The search has not finished"
@@ -154,14 +159,14 @@ def verdict(search: Recorded, networks: Sequence[Trained]) -> str:
         text += f": the best it found is predicted {gap_words(worst)}" if worst > 0 else ""
     elif measured is False:
         spread = f"between {gap_words(min(over))} and " if min(over) < 0 and len(search.get("budgets")) == 1 else ""
-        text, good = f"Predicted within its {budget}, the network measures {spread}{gap_words(max(over))} it", False
+        text, good = f"Predicted within its {budget}, the {what} measures {spread}{gap_words(max(over))} it", False
     elif measured:
-        text, good = f"The network found keeps its {budget}", True
+        text, good = f"The {what} found keeps its {budget}", True
     elif predicted:
-        text, good = f"The network found keeps its {budget} as predicted; it was not measured", True
+        text, good = f"The {what} found keeps its {budget} as predicted; it was not measured", True
     else:
         known_limits = bool(search.get("budgets"))
-        text, good = "The search found a network" + ("; what it costs is not recorded" if known_limits else ""), True
+        text, good = f"The search found a {what}" + ("; what it costs is not recorded" if known_limits else ""), True
     ours, theirs = rivals(search, networks)
     if ours is None or theirs is None:
         return text
@@ -177,6 +182,7 @@ def verdict(search: Recorded, networks: Sequence[Trained]) -> str:
 def facts(search: Recorded, networks: Sequence[Trained]) -> str:
     """The sentences under the headline: every number that matters, with the baseline's beside it."""
     said = []
+    subject = "a network of the space, on average," if thing(search) == "space" else "the network"
     for budget in search.get("budgets") or []:
         name = budget["metric"]
         parts = []
@@ -188,14 +194,15 @@ def facts(search: Recorded, networks: Sequence[Trained]) -> str:
                 verb = "needs exactly" if name in COUNTED else verb
                 parts.append(f"{verb} {show(value, known(name))} ({gap_words(gap)})")
         limit = f"The {noun(name)} budget is {show(float(budget['limit']), known(name))}"
-        said.append(f"{limit}; the network {' and '.join(parts)}.")
+        said.append(f"{limit}; {subject} {' and '.join(parts)}.")
         again = [] if name in COUNTED else repeats(search, networks, name)[1:]
         shown = [f"{show(v, known(name))} ({gap_words((v / float(budget['limit']) - 1) * 100)})" for v in again]
         if shown:
             said.append(f"In another sitting it was measured at {', '.join(shown)}.")
     ours, theirs = rivals(search, networks)
     if ours is None:
-        return " ".join([*said, "The network found was not trained in these runs."])
+        none = "No network of the space" if thing(search) == "space" else "The network found"
+        return " ".join([*said, f"{none} was{'' if none.startswith('No') else ' not'} trained in these runs."])
     epochs = f" for {ours.epochs} epochs" if ours.epochs else ""
     quality = noun(ours.metric)
     said.append(f"Trained{epochs}, it reaches {amount(ours.value, ours.metric)} {quality}")

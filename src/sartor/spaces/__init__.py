@@ -10,10 +10,12 @@ from sartor.core.restricted import Restricted
 from sartor.runs import read_json
 from sartor.spaces.channels import Channels
 from sartor.spaces.networks import Networks
+from sartor.spaces.windows import Windows
 
 SPACES: Registry[SearchSpace] = Registry(
     "space",
     {
+        "expanded": "sartor.spaces.expanded:Expanded",
         "grafts": "sartor.spaces.grafts:Grafts",
         "mobilenet": "sartor.spaces.mobilenet:MobileNet",
         "shufflenet": "sartor.spaces.shufflenet:ShuffleNet",
@@ -57,6 +59,8 @@ def from_spec(spec: Json) -> SearchSpace:
             return Restricted(from_spec(spec["base"]), {int(i): k for i, k in spec["keep"].items()})
         if spec["space"] == "channels":
             return Channels(from_spec(spec["of"]), spec["architecture"], spec["mode"])
+        if spec["space"] == "windows":
+            return Windows(from_spec(spec["of"]), spec["depths"], spec["widths"])
         if spec["space"] == "networks":
             return Networks([(from_spec(one["space"]), one["architecture"]) for one in spec["members"]])
     except (KeyError, TypeError, ValueError, AttributeError) as error:

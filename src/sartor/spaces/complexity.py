@@ -126,12 +126,13 @@ def _chained_terms(space: SearchSpace, parts: Sequence[Part], value: Callable[[P
 class Complexity(Score):
     """An exact count of every network of a space: `macs`, `params` or `mem_access_bytes`, at batch 1.
 
-    Counted once per part, or per network where the space has no parts. With `space.counts_add_up` it has terms and is a
-    `SoftScore`. Raises UserError for another name.
+    Counted once per part, or per network where the space has no parts. With `space.counts_add_up`, or where the space
+    gives its terms, it has terms and is a `SoftScore`. Raises UserError for another name.
     """
 
     def __new__(cls, space: SearchSpace, name: str = "macs") -> Complexity:
-        return super().__new__(_LocalComplexity if cls is Complexity and space.counts_add_up else cls)
+        terms = space.counts_add_up or (name in COUNTED and space.count_terms(name) is not None)
+        return super().__new__(_LocalComplexity if cls is Complexity and terms else cls)
 
     def __init__(self, space: SearchSpace, name: str = "macs") -> None:
         if name not in COUNTED:
@@ -156,13 +157,13 @@ class Complexity(Score):
 
 
 class _LocalComplexity(Complexity, SoftScore):
-    """Where costs add up over slots, or over neighbours."""
+    """Where costs add up over slots, over neighbours, or as the space says."""
 
     _terms: Terms | None = None
 
     def terms(self) -> Terms:
         if self._terms is None:
-            self._terms = part_terms(self.space, self._part)
+            self._terms = self.space.count_terms(self.metric.name) or part_terms(self.space, self._part)
         return self._terms
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:

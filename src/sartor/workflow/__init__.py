@@ -14,10 +14,12 @@ from sartor.workflow.measuring import (
     measure_parts,
     opened,
     remeasure,
+    remeasure_found,
 )
 from sartor.workflow.networks import (
     collapse_error,
     load_architecture,
+    load_found,
     load_network,
     method_of,
     teacher,
@@ -26,7 +28,8 @@ from sartor.workflow.networks import (
 )
 from sartor.workflow.oracle import oracle
 from sartor.workflow.ordering import order_report
-from sartor.workflow.searching import budgets_of, describe_found, fits_task, search
+from sartor.workflow.searching import budgets_of, describe_found, fits_task, follow_up, keep, search
+from sartor.workflow.worth import space_report
 
 __all__ = [
     "Fit",
@@ -41,7 +44,10 @@ __all__ = [
     "fit",
     "fit_predictor",
     "fits_task",
+    "follow_up",
+    "keep",
     "load_architecture",
+    "load_found",
     "load_network",
     "match_uniform",
     "measure_parts",
@@ -50,7 +56,9 @@ __all__ = [
     "oracle",
     "order_report",
     "remeasure",
+    "remeasure_found",
     "search",
+    "space_report",
     "teacher",
     "test_network",
     "train_network",

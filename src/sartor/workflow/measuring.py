@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sartor.choose.solve import land, reachable
-from sartor.core import Architecture, Budget, F, Score, SearchSpace, Target, UserError, metric
+from sartor.core import Architecture, Budget, F, Found, Score, SearchSpace, Target, UserError, metric
+from sartor.spaces.windows import Windows
 from sartor.targets.measure import measure
 
 if TYPE_CHECKING:
     from sartor.targets.store import Store
+
+_OF_A_SPACE = 16  # networks that are measured for it
 
 
 def default_store() -> str:
@@ -109,6 +112,23 @@ def remeasure(
     found = measure(space, target, archs, wanted, store, sitting=sitting) if wanted else []
     values = {(one.key, one.metric): one.value if one.error is None else None for one in found}
     return [{name: values[space.key(arch), name] for name in wanted} for arch in archs]
+
+
+def remeasure_found(
+    found: Found, target: Target, names: Sequence[str], store: Store, sitting: str
+) -> list[dict[str, float | None]]:
+    """Fresh values of the winner and of the argmax; of spaces the means of networks drawn from each."""
+    both = [found.architecture, found.argmax.architecture]
+    if not isinstance(found.space, Windows):
+        return remeasure(found.space, target, both, names, store, sitting)
+    rng = np.random.default_rng(0)
+    members = [found.space.members(arch, rng, _OF_A_SPACE) for arch in both]
+    rows = remeasure(found.space.of, target, [arch for some in members for arch in some], names, store, sitting)
+    means: list[dict[str, float | None]] = []
+    for some in (rows[:_OF_A_SPACE], rows[_OF_A_SPACE:]):
+        columns = {name: [value for row in some if (value := row[name]) is not None] for name in rows[0]}
+        means.append({name: float(np.mean(values)) if values else None for name, values in columns.items()})
+    return means
 
 
 def compare(

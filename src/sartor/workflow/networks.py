@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from sartor.core import Architecture, Json, SearchSpace, Task, UserError
 from sartor.runs import Run, read_json, write_atomic, write_json
 from sartor.spaces.grafts import Grafts
 from sartor.spaces.models import architecture_file
+from sartor.spaces.windows import Windows
 from sartor.workflow.searching import fits_task
 
 if TYPE_CHECKING:
@@ -22,6 +24,15 @@ logger = logging.getLogger("sartor")
 
 def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
     """Space and architecture of a run directory or an architecture file. Raises UserError when there is none."""
+    space, arch = load_found(source)
+    if isinstance(space, Windows):
+        elite = shlex.quote(str(source / "elite.json"))
+        raise UserError(f"{source} found a space, not a network; search in it: sartor search lightnas --space {elite}.")
+    return space, arch
+
+
+def load_found(source: Path) -> tuple[SearchSpace, Architecture]:
+    """The same, where it may be a space that was found."""
     from sartor.spaces import from_spec
 
     file = architecture_file(source) if source.is_dir() else source

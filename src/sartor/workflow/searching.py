@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from sartor.core.memory import keep_freed_memory
 from sartor.core.units import COUNTED
 from sartor.methods import METHODS
 from sartor.runs import Run, write_json
+from sartor.spaces.windows import Windows
 
 
 def budgets_of(limits: Sequence[str], scores: Mapping[str, Score], space: SearchSpace, two_sided: bool) -> list[Budget]:
@@ -147,8 +149,23 @@ def search(
             found = search(
                 method, space, task, budget=budgets, objectives=objectives, run=opened_run, paper=paper, **settings
             )
-            write_json(opened_run.path / "architecture.json", space.to_json(found.architecture))
+            keep(found, opened_run.path)
             return found
+
+
+def keep(found: Found, path: Path) -> None:
+    """Write what was found, `architecture.json`; of a space of spaces also the space, `elite.json`."""
+    write_json(path / "architecture.json", found.space.to_json(found.architecture))
+    if isinstance(found.space, Windows):
+        write_json(path / "elite.json", found.space.elite(found.architecture).spec())
+
+
+def follow_up(found: Found, run: Path, data: str) -> str:
+    """The command that comes next."""
+    if isinstance(found.space, Windows):
+        limits = " ".join(f"--budget {b.limit:g}{b.score.metric.unit}" for b in found.budgets)
+        return f"sartor search lightnas --space {shlex.quote(str(run / 'elite.json'))} --data {data} {limits}"
+    return f"sartor train {shlex.quote(str(run))} --data {data}"
 
 
 def describe_found(
