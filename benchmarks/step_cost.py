@@ -176,7 +176,7 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
         "all paths": all_paths,
     }
     own = [trained, alone, relaxation]
-    memory = {name: _peak(step, own) for name, step in steps.items()}
+    memory = {name: peak(step, own) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(setting["rounds"] + 1):
         for name, step in steps.items():
@@ -200,7 +200,7 @@ def _measure(space: Any, setting: dict[str, Any], device: str) -> dict[str, Any]
     }
 
 
-def _peak(step: Callable[[], None], own: Sequence[nn.Module]) -> float:
+def peak(step: Callable[[], None], own: Sequence[nn.Module]) -> float:
     """Most MB of tensors kept for a backward pass at any moment of a step; parameters and buffers of `own` apart."""
     apart = {t.untyped_storage().data_ptr() for m in own for t in (*m.parameters(), *m.buffers())}
     kept: Counter[int] = Counter()

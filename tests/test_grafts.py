@@ -119,10 +119,12 @@ def test_every_border_keeps_its_promise_in_every_candidate(border) -> None:
 def test_activations_are_where_the_paper_has_them() -> None:
     (block,) = anatomy(halves(2, False)).blocks
     assert [type(layer) for layer in graft(block, "graft").after] == [nn.ReLU]  # the block itself ended without
+    assert len(graft(block, "graft", last="leave").after) == 0
     assert candidates(block) == ("keep", "graft", "first", "last")
     (first, *_) = anatomy(models.resnet18(weights=None)).blocks
     one = graft(first, "graft")
     assert [type(layer) for layer in one.after] == [nn.ReLU]
+    assert [type(layer) for layer in graft(first, "graft", last="leave").after] == [nn.ReLU]  # its own
     assert len(one.rows) == 1
     assert len(one.between) == 0
 

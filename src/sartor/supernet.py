@@ -135,6 +135,12 @@ class IdentityMapping(nn.Module):
                     supernet(*space.inputs(1, arch), path=Path(arch, None, note))
         supernet.train(mode)
 
+    @classmethod
+    def of(cls, space: SearchSpace, supernet: Any) -> IdentityMapping | None:
+        """None for a supernet whose slots are no layers, as depths and widths of residual stages."""
+        made = cls(space, supernet)
+        return made if len(made.kept) else None
+
     def forward(self, slot: int, x: Tensor, output: Tensor) -> Tensor:
         if self.phi == 0.0 or str(slot) not in self.kept:
             return output

@@ -215,9 +215,14 @@ def _show_order(found: dict[str, Json]) -> None:
 def worth(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="Run of network-space-search.")],
     data: Data = "digits",
-    networks: Annotated[int, typer.Option(min=10, help="Networks drawn from each.")] = 200,
+    networks: Annotated[
+        int, typer.Option(min=10, help="Of each origin, of any cost and as many near the budget.")
+    ] = 100,
     epochs: Annotated[int, typer.Option(min=1, help="That the supernet is trained for that grades them.")] = 50,
     batch_size: Annotated[int, typer.Option(min=2, help="Of that training.")] = 64,
+    predictor: Annotated[
+        Path | None, typer.Option(help="Of the budget's metric; default: the one that the run fitted.")
+    ] = None,
     device: Device = "cpu",
     run: RunDir = None,
     seed: Seed = 0,
@@ -230,19 +235,23 @@ def worth(
     from sartor import tasks, workflow
     from sartor.training.tasks import for_search
 
-    found_space, arch = workflow.load_found(source)
+    windows, arch, budget = workflow.found_space(source, predictor)
     task = tasks.get(data, device)
-    workflow.fits_task(found_space, task)
+    workflow.fits_task(windows, task)
     options = {"networks": networks, "epochs": epochs, "batch_size": batch_size}
+    fitted = predictor or source / f"predictor-{budget.score.metric.name}.safetensors"
     identity = {
         "verb": "bench",
         "name": "space",
-        "of": found_space.to_json(arch),
+        "of": windows.to_json(arch),
+        "budget": str(budget),
+        **({"predictor": _digest(fitted)} if fitted.exists() else {}),
         "data": task.describe(),
         **options,
     }
+    view = for_search(task)
     found = run_job(
-        identity, seed, run, json, lambda opened: workflow.space_report(source, for_search(task), opened, **options)
+        identity, seed, run, json, lambda opened: workflow.space_report(windows, arch, budget, view, opened, **options)
     )
     if not json:
         _show_space(found)
@@ -252,13 +261,14 @@ def _show_space(found: dict[str, Json]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{found['metric']}, networks within 10 % of the budget; draws until one is")
-    for name in ("networks of", found["metric"], "draws", "beaten by, of all"):
+    table = Table(title=f"{found['metric']} of networks within 10 % of the budget; draws until one is")
+    for name in ("networks of", "how many", found["metric"], "draws", "beaten by, of all"):
         table.add_column(name)
     for row in found["rows"]:
-        near = "-" if row["near"] is None else f"{row['near']:.2f}"
-        draws = "more than were drawn" if row["draws"] is None else f"{row['draws']:.1f}"
-        table.add_row(row["of"], near, draws, f"{100 * row['beaten']:.1f} %")
+        quality = "-" if row["near"] is None else f"{row['near']:.2f}"
+        draws = "-" if row["draws"] is None else f"{row['draws']:.1f}"
+        beaten = "-" if row["beaten"] is None else f"{100 * row['beaten']:.1f} %"
+        table.add_row(row["of"], str(row["networks"]), quality, draws, beaten)
     Console().print(table)
 
 

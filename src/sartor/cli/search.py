@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,10 +114,12 @@ def _add(group: typer.Typer, method: str) -> None:
 
 
 def _help(method: str) -> str:
+    kind = SETTINGS[method]
+    data = "digits" if kind.example_space.endswith(":tiny") else "cifar10:PATH"
     return (
         f"Search with {method}; docs/methods/{method}.md explains it.\n\n"
-        f"Example: sartor search {method} --space mobilenet:tiny --data digits --budget 0.1ms "
-        f"--set {SETTINGS[method].example}\n\n{common.settings_help(method)}"
+        f"Example: sartor search {method} --space {kind.example_space} --data {data} --budget {kind.example_budget} "
+        f"--set {kind.example}\n\n{common.settings_help(method)}"
     )
 
 
@@ -192,7 +193,7 @@ def run_search(
         found = workflow.search(method, found_space, task, budget=budgets, objectives=weighed, run=run, **settings)
         with workflow.opened(store) as kept:
             names = [*measured_metrics, "latency_ms"]
-            fresh = workflow.remeasure_found(found, found_target, names, kept, f"check {run.path.resolve()}")
+            fresh = workflow.remeasure_found(found, budgets, found_target, names, kept, f"check {run.path.resolve()}")
         workflow.keep(found, run.path)
         result = workflow.describe_found(found, fresh, settings, found_target.id)
         for name, gap in result["measured_gap_percent"].items():
@@ -204,8 +205,16 @@ def run_search(
                     name,
                     result["gap_percent"][name],
                 )
-        trained_on = "NAME|PATH" if oracle else shlex.quote(data)
-        return {**result, "next": workflow.follow_up(found, run.path, trained_on)}
+        typed = {
+            "target": (target, TARGET),
+            "samples": (samples, 1000),
+            "device": (device, "cpu"),
+            "store": (store, None),
+        }
+        again = [word for limit in limits for word in ("--budget", limit)]
+        again += [word for key, (value, usual) in typed.items() if value != usual for word in (f"--{key}", str(value))]
+        again += ["--two-sided"] if two_sided else []
+        return {**result, "next": workflow.follow_up(found, run.path, "NAME|PATH" if oracle else data, again)}
 
     def _predictor(name: str, metric_name: str, run: Run) -> Any:
         from sartor.cli.fit import show

@@ -29,10 +29,9 @@ class Path:
 
     index: a candidate per slot; gates: per slot a (candidates,) tensor, one-hot in value and differentiable, whose
     chosen entry multiplies the output of the chosen candidate (a supernet of masks takes them all), or None to run
-    plain; around: called wherever a slot's
-    candidate has run, of a cell once as its last slot, for methods that add something to it; mixed: run every
-    candidate of every slot and add them up, weighed by the gates (DARTS), for supernets that say `mixes`; kept: per
-    slot those that then run, None: all.
+    plain; around: called wherever a slot's candidate has run, of a cell once as its last slot, for methods that add
+    something to it (never where slots are sizes of layers); mixed: run every candidate of every slot and add them up,
+    weighed by the gates (DARTS), for supernets that say `mixes`; kept: per slot those that then run, None: all.
     """
 
     index: Architecture

@@ -12,24 +12,30 @@ M.-F. Hong et al., "Network Space Search for Pareto-Efficient Spaces", 2021.
     warm-up: Theta stays; each depth and width is the largest one with a chance that falls from 1 to 0 (6.3.2)
     in the end: of five spaces drawn from P_Theta that with the cost nearest to the target (4.1)  `_nearest`
 
-What the paper leaves open, and what we took:
+What the paper leaves open or says twice, and what we took:
   - the cost of a space. `mean`: of a network drawn uniformly, exact for what is a polynomial of the sizes; `effective`:
     of the mean sizes, as FBNetV2 estimates it, up to a quarter less. `paper()` has the latter.
   - whether gates are hard or soft (`gates`); hard ones are one-hot in value and soft in gradient. Weights are trained
     on the drawn network alone in both cases: a mixture costs what the largest network does, and is none of them.
-  - lambda (`multiplier`), rates and decays (those of DARTS), how masks and norms go together (`layers/residual.py`).
+  - lambda (`multiplier`); rates and decays, for which 4.1 refers to FBNetV2 and 6.4.1 to DARTS: those of DARTS; how
+    masks and norms go together (`layers/residual.py`).
+  - who is updated when: weights for an epoch, then Theta for one, as FBNet does.
   - "all blocks enabled": the stage ends behind its last block.
   - the length of the warm-up, which is a quarter of the epochs in 6.3.2 and 15 of 50 in 6.4.1: the latter.
 
-Where we differ in every mode: `valid` is a fifth of the training data, not half; weights that a step does not use are
-not moved; the learning rate falls per step.
+Where we differ in every mode: `valid` is a fifth of the training data, not half, in a fixed order, not augmented, of
+which whole batches are used; blocks that a step does not use are left alone (channels that it does not use have a
+gradient of zero, and are decayed and moved by momentum); the learning rate falls per step, the chance of the largest
+sizes per epoch.
 
 Where our defaults differ, all of it undone by `NetworkSpaceSearch.paper()`:
   1. `controller`. A fixed multiplier of an absolute violation lands where it balances the task's loss. Ours is that of
      LightNAS (`choose.relax.settle`): in every update P is moved to the nearest distribution whose expected cost is the
      budget, and sharpened as the search ends, so that the space drawn costs what the expectation does. It takes several
      budgets, of anything that can be counted or predicted.
-  2. `land`. The most probable space whose cost lands on the budgets, by an integer program.
+  2. `land`. The most probable space whose cost is within the limits and at most `tolerance` below one, exactly where
+     costs have terms. Networks of one space differ in cost by a third, and few spaces are within half a percent of a
+     limit (of the 2^18, 23 at 600 M): a tolerance as for networks would leave P no say.
   3. `complexity`, as above.
   4. `arch_lr`. Logits can travel by about 3 in a search of any length.
 """
@@ -41,7 +47,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -64,6 +70,8 @@ LEAST_ARCH_LR = 3e-4  # (DARTS)
 class NetworkSpaceSearch(NetworkSpaceSearchSettings):
     """Differentiable search for a space. Hyper-parameters are the fields; see the module's docstring."""
 
+    key: ClassVar[str] = "network-space-search"
+
     def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
         self.sensible(len(budgets), 0)
         self._budgets(self._windows(space), budgets)
@@ -83,7 +91,14 @@ class NetworkSpaceSearch(NetworkSpaceSearchSettings):
         supernet: Any = windows.of.supernet()
         supernet.to(task.device, memory_format=image_layout(task.device))
         relaxation = Relaxation(windows, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)
-        w = make_optimiser(supernet, "sgd", lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        w = make_optimiser(
+            supernet,
+            "sgd",
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            decay_bias_and_norm=True,
+        )
         alpha = torch.optim.Adam(
             relaxation.parameters(), self._arch_lr(task), betas=BETAS, weight_decay=self.arch_weight_decay
         )
@@ -112,7 +127,7 @@ class NetworkSpaceSearch(NetworkSpaceSearchSettings):
         else:
             winner = self._nearest(s, drawn)
         extras = {"elite": windows.elite(winner.architecture).spec(), **self._told(s, winner, drawn, budgets)}
-        return Found(windows, "network-space-search", ours, winner, argmax, extras)
+        return Found(windows, self.key, ours, winner, argmax, extras)
 
     # ------------------------------------------------------------------ the two updates of an epoch
 
@@ -123,12 +138,12 @@ class NetworkSpaceSearch(NetworkSpaceSearchSettings):
         total = torch.zeros((), device=s.task.device)
         steps = steps_per_epoch(s.task, "train", self.batch_size)
         largest = [len(slot) - 1 for slot in s.windows.of.slots]
-        enabled = 1 - epoch / max(1, self.warmup_epochs)  # in the warm-up, the chance of the largest
+        enabled = self._enabled(epoch)
         for i, batch in enumerate(s.task.batches("train", size=self.batch_size, seed=s.run.seed, epoch=epoch)):
             set_lr(s.w, cosine(epoch * steps + i, self.epochs * steps, peak=self.lr))
             with torch.no_grad():
                 chosen = replace(s.relaxation.sample(tau, gumbel), gates=None)
-            index = s.windows.path(chosen, rng.integers(s.windows.sizes).tolist()).index
+            index = s.windows.path(chosen, s.windows.places(rng)).index
             index = tuple(np.where(rng.random(len(index)) < enabled, largest, index).tolist())
             s.w.zero_grad(set_to_none=True)
             loss = s.loss(Path(index), batch)
@@ -159,7 +174,7 @@ class NetworkSpaceSearch(NetworkSpaceSearchSettings):
                 away = [abs(soft(b).soft(path.gates) / b.limit - 1.0) for b in s.budgets]
                 loss = self.multiplier * torch.stack(away).sum()
             if self.accuracy_term:
-                task_loss = s.loss(s.windows.path(path, rng.integers(s.windows.sizes).tolist()), batch)
+                task_loss = s.loss(s.windows.path(path, s.windows.places(rng)), batch)
                 losses += task_loss.detach()
                 loss = loss + task_loss
             s.alpha.zero_grad(set_to_none=True)
@@ -215,7 +230,11 @@ class NetworkSpaceSearch(NetworkSpaceSearchSettings):
             counted = self.complexity == "effective" and score.metric.name == "macs"
             return Effective(windows) if counted else mean(score, windows)
 
-        return tuple(replace(b, score=of(b.score)) for b in budgets)
+        return tuple(replace(b, score=of(b.score), tolerance=max(b.tolerance, self.tolerance)) for b in budgets)
+
+    def _enabled(self, epoch: int) -> float:
+        """Chance that a depth or width is the largest one, from 1 to 0 over the warm-up."""
+        return max(0.0, 1 - epoch / self.warmup_epochs) if self.warmup_epochs else 0.0
 
     def _progress(self, epoch: float) -> float:
         """Share of the unfrozen part that has passed, 0 to 1."""

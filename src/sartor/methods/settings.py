@@ -20,10 +20,12 @@ class Settings(BaseModel):
 
     weighs: a cost without a limit can be given as an objective; fronts: costs can be objectives beside quality, limits
     or not; asks: a score of quality can be one; transfers: it can begin with what another run trained; example: a
-    setting that makes a first search short.
+    setting that makes a first search short, of example_space within example_budget.
     """
 
     example: ClassVar[str] = "epochs=30"
+    example_space: ClassVar[str] = "mobilenet:tiny"
+    example_budget: ClassVar[str] = "0.1ms"
     weighs: ClassVar[bool] = False
     fronts: ClassVar[bool] = False
     transfers: ClassVar[bool] = False
@@ -355,6 +357,8 @@ class NetworkSpaceSearchSettings(Settings):
     """Sections 4.1, 6.3 and 6.4, the rest from DARTS, to which the paper refers; (ours) is not published."""
 
     example = "epochs=20"
+    example_space = "expanded"
+    example_budget = "600MMACs"
     depths: int = Field(4, ge=1, description="depths of a window")
     widths: int = Field(32, ge=1, description="widths of a window")
     epochs: int = Field(50, ge=1, description="passes over the data")
@@ -391,6 +395,9 @@ class NetworkSpaceSearchSettings(Settings):
     samples: int = Field(5, ge=1, description="spaces that are drawn in the end, of which the nearest is taken")
     land: bool = Field(
         True, description="end with the most probable space inside the budgets instead (ours); paper: false"
+    )
+    tolerance: float = Field(
+        0.05, gt=0, lt=1, description="share of a limit by which the cost of a space may stay below it, to land (ours)"
     )
     accuracy_term: bool = Field(True, description="without it only the budget drives the logits")
 

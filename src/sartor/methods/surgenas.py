@@ -83,7 +83,7 @@ class SurgeNAS(SurgeNASSettings):
 
         torch.manual_seed(run.torch_seed("weights"))
         supernet: Any = space.supernet()
-        identity = IdentityMapping(space, supernet) if self.identity else None
+        identity = IdentityMapping.of(space, supernet) if self.identity else None
         trained: Any = nn.ModuleList([m for m in (supernet, identity) if m is not None])
         trained.to(task.device, memory_format=image_layout(task.device))
         relaxation = Relaxation(space, torch.Generator().manual_seed(run.torch_seed("logits"))).to(task.device)

@@ -7,17 +7,17 @@ Spaces", CVPR 2020 (distribution of errors, design principle); M.-F. Hong et al.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from sartor.choose.pareto import front
-from sartor.core import Architecture, Budget, F, UserError
+from sartor.core import Architecture, Budget, F
 from sartor.spaces.expanded import Expanded
 
 LANDED = 0.10  # share of the limit within which a network has landed (Table 1)
-_TRIED = 10**6
+_TRIED, _AT_ONCE = 10**6, 10**4
 
 
 def distribution(values: F) -> tuple[F, F]:
@@ -54,22 +54,28 @@ def hypervolume(values: F, lowest: F, highest: F) -> float:
     return float(HV(ref_point=np.ones(2))(kept[front(kept)])) if len(kept) else 0.0
 
 
-def principled(space: Expanded, rng: np.random.Generator, n: int, budget: Budget | None = None) -> list[Architecture]:
-    """`n` random networks whose depths and widths do not fall from stage to stage (the design principle of RegNet).
-
-    budget: only those within 10 % of its limit. Raises UserError where a million draws give too few.
-    """
+def near(draw: Callable[[int], list[Architecture]], budget: Budget, n: int) -> list[Architecture]:
+    """Up to `n` of a million draws that are within 10 % of the limit."""
     found: list[Architecture] = []
-    for _ in range(_TRIED // 1000):
-        drawn = space.sample(rng, 1000)
-        if budget is not None:
-            near = np.abs(budget.score(drawn) / budget.limit - 1.0) <= LANDED
-            drawn = [arch for arch, ok in zip(drawn, near) if ok]
-        found += [arch for arch in drawn if _rising(arch[::2]) and _rising(arch[1::2])]
+    for _ in range(_TRIED // _AT_ONCE):
+        some = draw(_AT_ONCE)
+        kept = np.abs(budget.score(some) / budget.limit - 1.0) <= LANDED
+        found += [arch for arch, ok in zip(some, kept) if ok]
         if len(found) >= n:
-            return found[:n]
-    raise UserError(f"of a million random networks {len(found)} follow the principle at that cost; ask for fewer.")
+            break
+    return found[:n]
 
 
-def _rising(sizes: Sequence[int]) -> bool:
-    return all(a <= b for a, b in pairwise(sizes))
+def principled(space: Expanded, rng: np.random.Generator, n: int) -> list[Architecture]:
+    """`n` uniform ones of the networks whose depths and widths do not fall from stage to stage (RegNet's principle)."""
+    depths, widths = (_rising(rng, size, space.stages, n) for size in (space.depth, space.width))
+    return space.canonical_rows(np.stack([depths, widths], axis=2).reshape(n, -1))
+
+
+def _rising(rng: np.random.Generator, size: int, count: int, n: int) -> npt.NDArray[np.int64]:
+    """(n, count) sequences of 0 to size - 1 that do not fall, each as likely as any other."""
+    kept = np.zeros((0, count), dtype=np.int64)
+    while len(kept) < n:  # of numbers that differ, in order, less their places
+        drawn = np.sort(rng.integers(size + count - 1, size=(n, count)), axis=1)
+        kept = np.concatenate([kept, drawn[(np.diff(drawn, axis=1) > 0).all(axis=1)]])
+    return kept[:n] - np.arange(count)

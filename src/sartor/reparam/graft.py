@@ -2,7 +2,7 @@
 
 X. Luo et al., "Domino", thesis 5.3.1 and Fig. 5.1. A block that is grafted whole becomes one convolution, its shortcut
 folded in, with an activation behind it, as published; where the block had none, it is the one that was inside, and it
-follows the sum. What the grafted "linear activation layer" is, the thesis does not say: it costs time, so it is one;
+follows the sum (`last="add"`), or there is none there, either (`leave`). What the grafted "linear activation layer" is, the thesis does not say: it costs time, so it is one;
 `affine` is a factor and a shift a channel. Behind a batch norm it adds nothing that the norm could not do: the default
 is nothing. Partial grafts (ours) merge two neighbouring convolutions and keep the other activations; `skip` leaves the
 shortcut alone.
@@ -25,7 +25,8 @@ from sartor.reparam.merge import Pair, identity, side_by_side
 from sartor.reparam.pro import enlarged
 
 Linear = Literal["identity", "affine"]
-LINEAR = get_args(Linear)
+Last = Literal["add", "leave"]
+LINEAR, LAST = get_args(Linear), get_args(Last)
 
 
 class Grafted(nn.Module):
@@ -104,11 +105,14 @@ def graft(
     candidate: str,
     border: Border = "pad-first",
     linear: Linear = "identity",
+    last: Last = "add",
     size: Pair | None = None,
     wider: int = 1,
     deeper: int = 0,
 ) -> Grafted:
     """The block as that candidate, its weights and statistics shared with the block's. size: as of `Grafted`.
+
+    last: whether a whole graft of a block without an activation behind it gets one.
 
     wider, deeper: how much larger rows of several convolutions are while they are trained (`reparam.pro`); they share
     nothing then. Raises UserError for a candidate that it has not.
@@ -131,7 +135,7 @@ def graft(
             rows.append([])
         elif linear == "affine":
             rows[-1].append(Affine(_channels(rows[-1])))
-    if candidate == "graft" and not after:
+    if candidate == "graft" and not after and last == "add":
         after = [copy.deepcopy(block.chain[gaps[-1]])]
     if (wider, deeper) != (1, 0):
         rows = [enlarged(row, wider, deeper) for row in rows]

@@ -15,7 +15,7 @@ from sartor.quality.spaces import LANDED, distribution
 from sartor.report import html, words
 from sartor.report.collect import Recorded
 from sartor.report.style import BLUE, GREEN, GRID, MUTED, VERMILLION, canvas, legend_above, quiet, styled
-from sartor.report.values import known, number, scaled
+from sartor.report.values import known, scaled
 from sartor.spaces.windows import Windows
 
 
@@ -69,58 +69,50 @@ def evaluated(run: Recorded) -> str:
     points, rows = run.get("points") or {}, run.get("rows") or []
     if run.verb != "bench" or run.job.get("name") != "space" or not rows:
         return ""
-    name, limit = str(run.get("cost")), float(run.get("limit"))
-    metric, near = str(run.get("metric")), f"{100 * LANDED:.0f} %"
+    name, metric, limit = str(run.get("cost")), str(run.get("metric")), float(run.get("limit"))
+    near = f"{100 * LANDED:.0f} %"
     caption = (
         f"Left: {words.noun(metric)} by a supernet trained on all of the Expanded Space, against {words.noun(name)}, "
         "of networks drawn uniformly; line: the budget. Right: the share of networks that are at least as good, of "
         f"those within {near} of the budget."
     )
     out = html.heading("What the space is worth")
-    out += html.picture(
-        _evaluated({str(row["of"]): points[row["of"]] for row in rows}, name, metric, limit),
-        f"Networks of {run.name}",
-        caption,
-    )
+    ordered = {str(row["of"]): points[row["of"]] for row in rows}
+    out += html.picture(_evaluated(ordered, name, metric, limit), f"Networks of {run.name}", caption)
     head = [
-        "networks drawn from",
-        f"{words.noun(metric)} within {near}",
-        f"within {near} of the budget",
-        "draws until one is",
+        f"networks within {near} of the budget, of",
+        "how many",
+        words.noun(metric),
+        "draws until there is one",
         "beaten by, of all",
         "hypervolume",
     ]
-    body = []
-    for row in rows:
-        mean, draws = number(row["near"]), number(row["draws"])
-        body.append(
-            [
-                str(row["of"]),
-                "–" if mean is None else words.amount(mean, metric),
-                f"{100 * row['landed']:.1f} %",
-                "more than were drawn" if draws is None else f"{draws:.1f}",
-                f"{100 * row['beaten']:.1f} %",
-                f"{row['hypervolume']:.3f}",
-            ]
-        )
-    return out + html.table(head, body, text=(0,))
+    body = [
+        [
+            str(row["of"]),
+            str(row["networks"]),
+            "–" if row["near"] is None else words.amount(float(row["near"]), metric),
+            "–" if row["draws"] is None else f"{row['draws']:,.1f}",
+            "–" if row["beaten"] is None else f"{100 * row['beaten']:.1f} %",
+            "–" if row["hypervolume"] is None else f"{row['hypervolume']:.3f}",
+        ]
+        for row in rows
+    ]
+    note = "Beaten: by the share of networks of all, within as much of the budget, that cost no more and are no worse."
+    return out + html.table(head, body, text=(0,)) + html.paragraph(note, "note")
 
 
 @styled
 def _evaluated(points: Mapping[str, Any], name: str, metric: str, limit: float) -> Figure:
     figure = canvas(3.4)
     left, right = (quiet(ax, grid="both") for ax in figure.subplots(1, 2))
-    factor, label = scaled(name, [limit])
-    colours = dict(zip(points, (MUTED, BLUE, GREEN)))
-    for of, some in points.items():
-        cost, value = np.array(some["cost"], float), np.array(some["quality"], float)
-        left.scatter(cost / factor, value, s=5, color=colours[of], linewidths=0, label=of)
-        near = value[np.abs(cost / limit - 1) <= LANDED]
-        better = known(metric).better == "more"
-        sorted_, share = distribution(-near if better else near)
-        right.step(-sorted_ if better else sorted_, share, where="post", color=colours[of], label=of)
+    (factor, label), sign = scaled(name, [limit]), -1.0 if known(metric).better == "more" else 1.0
+    for colour, (of, some) in zip((MUTED, BLUE, GREEN), points.items()):
+        left.scatter(np.array(some["cost"]) / factor, some["quality"], s=5, color=colour, linewidths=0, label=of)
+        where, share = distribution(sign * np.array(some["near quality"], float))
+        right.step(sign * where, share, where="post", color=colour)
     left.axvline(limit / factor, color=VERMILLION, linewidth=1)
     left.set(xlabel=label, ylabel=known(metric).label, xscale="log")
-    right.set(xlabel=known(metric).label, ylabel="share of networks")
+    right.set(xlabel=f"{known(metric).label}, near the budget", ylabel="share of networks")
     legend_above(left)
     return figure

@@ -31,8 +31,8 @@ class Grafts(ChainSpace):
     """Grafted versions of one network; `unchanged` is the network itself.
 
     model: `torchvision:NAME`, `run:DIR` or `FILE.py:FUNCTION`; weights: a file of them, default those of the run, if
-    any; channels, resolution: of the images; candidates: which of `CANDIDATES` there are, `keep` always; border and
-    linear: of `reparam.graft`; wider, deeper: networks to be trained are so much larger where they are merged
+    any; channels, resolution: of the images; candidates: which of `CANDIDATES` there are, `keep` always; border, linear
+    and last: of `reparam.graft`; wider, deeper: networks to be trained are so much larger where they are merged
     (Domino-Pro, `reparam.pro`), what is measured and deployed is the same. Dropout and stochastic depth inside of
     blocks are left out. Raises UserError where the network has no block that can be grafted, with the reasons.
     """
@@ -49,14 +49,15 @@ class Grafts(ChainSpace):
         candidates: Sequence[str] | str = CANDIDATES,
         border: str = "pad-first",
         linear: str = "identity",
+        last: str = "add",
         wider: int = 1,
         deeper: int = 0,
     ) -> None:
         from sartor.reparam.border import BORDERS
-        from sartor.reparam.graft import LINEAR
+        from sartor.reparam.graft import LAST, LINEAR
         from sartor.reparam.graft import candidates as of_block
 
-        for word, value, known in (("border", border, BORDERS), ("linear", linear, LINEAR)):
+        for word, value, known in (("border", border, BORDERS), ("linear", linear, LINEAR), ("last", last, LAST)):
             if value not in known:
                 raise unknown(f"{word} of space 'grafts':", value, known)
         chosen = candidates.split(",") if isinstance(candidates, str) else candidates
@@ -70,7 +71,7 @@ class Grafts(ChainSpace):
             ("wider", wider, 1, 16),
             ("deeper", deeper, 0, 16),
         )
-        self.model, self.weights, self.border, self.linear = model, weights, border, linear
+        self.model, self.weights, self.border, self.linear, self.last = model, weights, border, linear, last
         self.channels, self.resolution, self.wider, self.deeper = channels, resolution, wider, deeper
         self.candidates = tuple(c for c in CANDIDATES if c == "keep" or c in chosen)
         self._source = models.model(model)
@@ -101,6 +102,7 @@ class Grafts(ChainSpace):
             "candidates": list(self.candidates),
             "border": self.border,
             "linear": self.linear,
+            "last": self.last,
             "wider": self.wider,
             "deeper": self.deeper,
         }
@@ -208,7 +210,8 @@ class Grafts(ChainSpace):
             return nn.Sequential(*(found.stages[i] for i in stages))  # type: ignore[arg-type]  # modules, where no slot is
         size = self._shapes[piece][1:] if sized and self.border == "bias-map" else None
         more = (self.wider, self.deeper) if larger else (1, 0)
-        return graft(found.blocks[slot], name, self.border, self.linear, size, *more)  # type: ignore[arg-type]  # checked
+        options = (self.border, self.linear, self.last, size, *more)
+        return graft(found.blocks[slot], name, *options)  # type: ignore[arg-type]  # checked
 
     def _own(self, piece: int, name: str) -> nn.Module:
         return copy.deepcopy(self._module(self.anatomy, piece, name))

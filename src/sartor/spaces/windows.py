@@ -11,8 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sartor.core import Architecture, F, Json, Score, SearchSpace, Slot, SoftScore, Terms, UserError, metric
+from sartor.core.restricted import Restricted
 from sartor.core.score import TermScore
 from sartor.core.task import Path
 from sartor.spaces.expanded import Expanded
@@ -30,6 +32,8 @@ class Windows(SearchSpace):
     """
 
     def __init__(self, of: SearchSpace, depths: int = 4, widths: int = 32) -> None:
+        if isinstance(of, Restricted):
+            raise UserError(f"space {of.name!r} is a window of one already; give the whole space, or a smaller one.")
         if not isinstance(of, Expanded):
             raise UserError(f"windows are of depths and widths, which space {of.name!r} has not; use expanded.")
         for name, size, most in (("depths", depths, of.depth), ("widths", widths, of.width)):
@@ -67,6 +71,16 @@ class Windows(SearchSpace):
         chosen = enumerate(zip(self.canonical(arch), self.sizes))
         return {slot: list(range(k * size, (k + 1) * size)) for slot, (k, size) in chosen}
 
+    def even(self, n: int) -> npt.NDArray[np.int64]:
+        """(n, slots) places in the windows, the same ones each time: a Latin hypercube."""
+        rng = np.random.default_rng(0)
+        ranks = np.stack([rng.permutation(n) for _ in self.sizes], axis=1)
+        return np.asarray((ranks + 0.5) / n * np.array(self.sizes), dtype=np.int64)
+
+    def evenly(self, arch: Sequence[int], n: int) -> list[Architecture]:
+        """`n` networks spread evenly over the windows, as architectures of `of`; the same places in every space."""
+        return self.of.canonical_rows(np.array(self.canonical(arch), dtype=np.int64) * self.sizes + self.even(n))
+
     def members(self, arch: Sequence[int], rng: np.random.Generator, n: int) -> list[Architecture]:
         """`n` networks of the windows, uniformly, as architectures of `of`."""
         first = np.array(self.canonical(arch), dtype=np.int64) * self.sizes
@@ -83,12 +97,16 @@ class Windows(SearchSpace):
     def deploy(self, network: nn.Module) -> nn.Module:
         return self.of.deploy(network)
 
-    def path(self, path: Path, offsets: Sequence[int]) -> Path:
-        """That of a member into the supernet of `of`; gates of windows are those of their member at the offset."""
-        index = tuple(k * size + o for k, size, o in zip(path.index, self.sizes, offsets))
+    def places(self, rng: np.random.Generator) -> list[list[int]]:
+        """Per slot and window where in it a uniform member is, each drawn apart."""
+        return [rng.integers(size, size=len(slot)).tolist() for slot, size in zip(self.slots, self.sizes)]
+
+    def path(self, path: Path, places: Sequence[Sequence[int]]) -> Path:
+        """That of a member into the supernet of `of`; the gate of a window is that of the candidate at its place."""
+        kept = [tuple(k * size + at for k, at in enumerate(row)) for row, size in zip(places, self.sizes)]
+        index = tuple(row[k] for row, k in zip(kept, path.index))
         if path.gates is None:
             return Path(index)
-        kept = [tuple(range(o, len(slot), size)) for slot, size, o in zip(self.of.slots, self.sizes, offsets)]
         gates: list[Any] = []
         for gate, some, slot in zip(path.gates, kept, self.of.slots):
             wide = gate.new_zeros(len(slot))
@@ -131,9 +149,7 @@ class SampledMean(SoftScore):
 
     def __init__(self, score: SoftScore, windows: Windows) -> None:
         self.score, self.space, self.windows, self.metric = score, windows, windows, score.metric
-        rng, sizes = np.random.default_rng(0), np.array(windows.sizes)
-        ranks = np.stack([rng.permutation(_MEMBERS) for _ in sizes], axis=1)
-        self.places = ((ranks + 0.5) / _MEMBERS * sizes).astype(np.int64)
+        self.places = windows.even(_MEMBERS)
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
         first = np.array(self.space.canonicals(archs), dtype=np.int64).reshape(len(archs), 1, len(self.places[0]))
@@ -145,7 +161,9 @@ class SampledMean(SoftScore):
         import torch
 
         index = (0,) * len(gates)
-        paths = [self.windows.path(Path(index, gates), place).gates for place in self.places.tolist()]
+        counts = [len(gate) for gate in gates]
+        rows = ([[at] * n for at, n in zip(place, counts)] for place in self.places.tolist())
+        paths = [self.windows.path(Path(index, gates), row).gates for row in rows]
         return torch.stack([self.score.soft(path) for path in paths if path is not None]).mean()
 
 

@@ -29,7 +29,7 @@ from sartor.workflow.networks import (
 from sartor.workflow.oracle import oracle
 from sartor.workflow.ordering import order_report
 from sartor.workflow.searching import budgets_of, describe_found, fits_task, follow_up, keep, search
-from sartor.workflow.worth import space_report
+from sartor.workflow.worth import found_space, space_report
 
 __all__ = [
     "Fit",
@@ -45,6 +45,7 @@ __all__ = [
     "fit_predictor",
     "fits_task",
     "follow_up",
+    "found_space",
     "keep",
     "load_architecture",
     "load_found",

@@ -110,7 +110,7 @@ def fit_predictor(
 
 def compared(name: str, space: SearchSpace, samples: int) -> list[str]:
     """Names of the predictors to fit; `auto` spends no time on products that there are too few samples to tell of."""
-    widths = np.array([len(slot) for slot in space.slots])
+    widths = np.array([len(slot) if slot.features is None else np.shape(slot.features)[1] for slot in space.slots])
     if name == "auto":
         products = (widths.sum() ** 2 - (widths**2).sum()) // 2
         return ["ridge", *(["pairs"] if products <= samples or space.size <= ENUMERABLE else []), "mlp"]

@@ -115,20 +115,32 @@ def remeasure(
 
 
 def remeasure_found(
-    found: Found, target: Target, names: Sequence[str], store: Store, sitting: str
+    found: Found, budgets: Sequence[Budget], target: Target, names: Sequence[str], store: Store, sitting: str
 ) -> list[dict[str, float | None]]:
-    """Fresh values of the winner and of the argmax; of spaces the means of networks drawn from each."""
+    """Fresh values of the winner and of the argmax.
+
+    Of a space, that of 16 of its networks, spread evenly: where `budgets` predict the metric of networks, what is
+    predicted for the space and by how much those 16 differ from what is predicted for them; else their mean. None where
+    any of them failed.
+    """
     both = [found.architecture, found.argmax.architecture]
     if not isinstance(found.space, Windows):
         return remeasure(found.space, target, both, names, store, sitting)
-    rng = np.random.default_rng(0)
-    members = [found.space.members(arch, rng, _OF_A_SPACE) for arch in both]
+    members = [found.space.evenly(arch, _OF_A_SPACE) for arch in both]
     rows = remeasure(found.space.of, target, [arch for some in members for arch in some], names, store, sitting)
-    means: list[dict[str, float | None]] = []
-    for some in (rows[:_OF_A_SPACE], rows[_OF_A_SPACE:]):
-        columns = {name: [value for row in some if (value := row[name]) is not None] for name in rows[0]}
-        means.append({name: float(np.mean(values)) if values else None for name, values in columns.items()})
-    return means
+    scores = {b.score.metric.name: b.score for b in budgets}
+    out: list[dict[str, float | None]] = []
+    for some, measured, landed in zip(
+        members, (rows[:_OF_A_SPACE], rows[_OF_A_SPACE:]), (found.winner, found.argmax), strict=True
+    ):
+        means: dict[str, float | None] = {}
+        for name in measured[0]:
+            values = np.array([row[name] for row in measured], dtype=np.float64)
+            if name in scores:
+                values = values - scores[name](some) + landed.predicted[name]
+            means[name] = float(values.mean()) if np.isfinite(values).all() else None
+        out.append(means)
+    return out
 
 
 def compare(

@@ -26,7 +26,7 @@ def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
     """Space and architecture of a run directory or an architecture file. Raises UserError when there is none."""
     space, arch = load_found(source)
     if isinstance(space, Windows):
-        elite = shlex.quote(str(source / "elite.json"))
+        elite = shlex.quote(str((source if source.is_dir() else source.parent) / "elite.json"))
         raise UserError(f"{source} found a space, not a network; search in it: sartor search lightnas --space {elite}.")
     return space, arch
 

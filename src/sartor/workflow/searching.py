@@ -160,12 +160,12 @@ def keep(found: Found, path: Path) -> None:
         write_json(path / "elite.json", found.space.elite(found.architecture).spec())
 
 
-def follow_up(found: Found, run: Path, data: str) -> str:
-    """The command that comes next."""
+def follow_up(found: Found, run: Path, data: str, options: Sequence[str]) -> str:
+    """The command that comes next; options: of the search, which one in a space that was found has, too."""
     if isinstance(found.space, Windows):
-        limits = " ".join(f"--budget {b.limit:g}{b.score.metric.unit}" for b in found.budgets)
-        return f"sartor search lightnas --space {shlex.quote(str(run / 'elite.json'))} --data {data} {limits}"
-    return f"sartor train {shlex.quote(str(run))} --data {data}"
+        elite = str(run / "elite.json")
+        return shlex.join(["sartor", "search", "lightnas", "--space", elite, "--data", data, *options])
+    return shlex.join(["sartor", "train", str(run), "--data", data])
 
 
 def describe_found(
