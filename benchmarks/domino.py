@@ -52,7 +52,6 @@ from sartor.quality.estimate import Estimate
 from sartor.quality.sampling import QUICK
 from sartor.quality.supernet import SupernetScore, train_supernet
 from sartor.reparam.fold import deployed
-from sartor.reparam.graft import Grafted
 from sartor.report.style import CYCLE, canvas, quiet, styled
 from sartor.runs import Run, read_json
 from sartor.spaces.complexity import Complexity
@@ -312,10 +311,10 @@ class Bench:
         chosen = self.needed(what="choose", seed=seed)
         if name == "pruned":
             return self._pruned(self.prune(seed, chosen["pruned"][budget]))
-        larger = {"wider": 2, "deeper": 1} if name == "pro" else {}
+        options: dict[str, Any] = {"pro": {"wider": 2, "deeper": 1}, "linear": {"last": "leave"}}.get(name, {})
         arch = chosen[name if name in ("published", "layers") else "domino"][budget]
         own = None if name == "scratch" else seed
-        return None if arch is None else (self.space(own, **larger), tuple(arch))
+        return None if arch is None else (self.space(own, **options), tuple(arch))
 
     def sitting(self, budget: int) -> dict[str, Any]:
         """All networks of a budget, of all seeds, measured together."""
@@ -352,8 +351,6 @@ class Bench:
                 task = Distilled(task, self.space(seed).tuned(space.unchanged))
             elif name == "collapsed":
                 network = deployed(network)
-            elif name == "linear":
-                _without_last(network)
             found = train(network, task, recipe, run.stage("train"))
         began = {} if name in ("width", "scratch") else {"base": self.accuracy(self.weights(seed))}
         return {
@@ -381,12 +378,6 @@ class Bench:
 def grafted(blocks: int) -> list[int]:
     """How many of the first blocks are grafted."""
     return sorted({*range(0, blocks, 3), blocks})
-
-
-def _without_last(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, Grafted) and len(module.rows) == 1 and len(module.rows[0]) > 2:
-            module.after = nn.Sequential()
 
 
 def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
@@ -423,12 +414,13 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
         if name in ("domino", "as it was"):
             continue
         for of in ([0, 1], [0], [1]):
-            apart = [
-                tests[budget, seed, "domino"] - value
+            known = {
+                (budget, seed): tests[budget, seed, "domino"] - value
                 for (budget, seed, network), value in tests.items()
                 if network == name and budget in of and (budget, seed, "domino") in tests
-            ]
-            if len(apart) > 1:
+            }
+            apart = list(known.values())
+            if len(apart) > 1 and {budget for budget, _ in known} == set(of):
                 own = interval(apart)
                 verdict = "ahead" if own["low"] > 0 else "behind" if own["high"] < 0 else "undecided"
                 where = "both" if len(of) > 1 else f"{limits.get(of[0])} ms"

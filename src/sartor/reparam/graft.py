@@ -2,10 +2,10 @@
 
 X. Luo et al., "Domino", thesis 5.3.1 and Fig. 5.1. A block that is grafted whole becomes one convolution, its shortcut
 folded in, with an activation behind it, as published; where the block had none, it is the one that was inside, and it
-follows the sum (`last="add"`), or there is none there, either (`leave`). What the grafted "linear activation layer" is, the thesis does not say: it costs time, so it is one;
-`affine` is a factor and a shift a channel. Behind a batch norm it adds nothing that the norm could not do: the default
-is nothing. Partial grafts (ours) merge two neighbouring convolutions and keep the other activations; `skip` leaves the
-shortcut alone.
+follows the sum (`last="add"`), or there is none there, either (`leave`). What the grafted "linear activation layer" is,
+the thesis does not say: it costs time, so it is one; `affine` is a factor and a shift a channel. Behind a batch norm it
+adds nothing that the norm could not do: the default is nothing. Partial grafts (ours) merge two neighbouring
+convolutions and keep the other activations; `skip` leaves the shortcut alone.
 """
 
 from __future__ import annotations
