@@ -52,7 +52,7 @@ from sartor.quality.estimate import Estimate
 from sartor.quality.sampling import QUICK
 from sartor.quality.supernet import SupernetScore, train_supernet
 from sartor.reparam.fold import deployed
-from sartor.report.style import CYCLE, canvas, quiet, styled
+from sartor.report.style import CYCLE, INK, MUTED, canvas, quiet, styled
 from sartor.runs import Run, read_json
 from sartor.spaces.complexity import Complexity
 from sartor.spaces.grafts import Grafts
@@ -459,8 +459,9 @@ def drawn(summary: dict[str, Any]) -> Any:
     left, right = figure.subplots(1, 2)
     for ax in (left, right):
         quiet(ax, grid="both")
-    shown = (*CORE, "random", "published", "layers")
-    for name, colour in zip(shown, CYCLE):
+    there = {row["network"] for row in summary["rows"] if row["seeds"] > 1}
+    shown = [name for name in (*CORE, "scratch", "layers", "random", "published") if name in there]
+    for name, colour in zip(shown, (*CYCLE, INK, MUTED)):
         mine = sorted((r for r in summary["rows"] if r["network"] == name), key=lambda r: r["latency (ms)"])
         x, y = [r["latency (ms)"] for r in mine], [r["accuracy"]["mean"] for r in mine]
         spread = [r["accuracy"]["std"] for r in mine]
@@ -473,7 +474,7 @@ def drawn(summary: dict[str, Any]) -> Any:
     for row in first:
         label = str(row["blocks"])
         right.annotate(label, (row["latency (ms)"], row["accuracy"]), textcoords="offset points", xytext=(4, 4))
-    right.set(xlabel="measured latency (ms)", title="the first blocks grafted, how many")
+    right.set(xlabel="measured latency (ms)", ylabel="accuracy, %", title="the first blocks grafted, how many")
     return figure
 
 
