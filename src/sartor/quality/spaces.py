@@ -26,14 +26,9 @@ def distribution(values: F) -> tuple[F, F]:
     return known, np.arange(1, len(known) + 1) / len(known)
 
 
-def landed(costs: F, budget: Budget) -> float:
-    """Share of the networks whose cost is within 10 % of the limit."""
-    return float(np.mean(np.abs(costs / budget.limit - 1.0) <= LANDED))
-
-
 def draws_to_land(costs: F, budget: Budget) -> float:
     """How many draws it takes on average until one is within 10 % of the limit; infinite where none of these was."""
-    share = landed(costs, budget)
+    share = float(np.mean(np.abs(costs / budget.limit - 1.0) <= LANDED))
     return 1.0 / share if share else np.inf
 
 

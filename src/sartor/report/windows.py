@@ -32,7 +32,7 @@ def found(search: Recorded) -> str:
     whole = f"{every:,}" if every < 10**7 else f"{every:.3g}"
     caption = (
         f"The depths and widths of each stage that are in the space, of all there were: {size:,} of {whole} networks. "
-        "It is in elite.json, in which every method searches. "
+        "It is in elite.json, in which other methods search. "
     )
     told = (search.get("extras") or {}).get("members") or {}
     for name, values in told.items():

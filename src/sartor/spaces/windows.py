@@ -1,7 +1,7 @@
 """Spaces as architectures: every slot of a space gets a window of neighbouring candidates (Network Space Search).
 
 What is chosen is a space, `elite`, and stands for all of its members: a cost of it is the mean over a member that is
-drawn uniformly (`Mean`), and a path into the supernet is that of a drawn member.
+drawn uniformly (`mean`), and a path into the supernet is that of a drawn member.
 """
 
 from __future__ import annotations
@@ -65,11 +65,13 @@ class Windows(SearchSpace):
 
     def elite(self, arch: Sequence[int]) -> SearchSpace:
         """The space that these windows are."""
-        return self.of.restrict(self._kept(arch))
-
-    def _kept(self, arch: Sequence[int]) -> dict[int, list[int]]:
         chosen = enumerate(zip(self.canonical(arch), self.sizes))
-        return {slot: list(range(k * size, (k + 1) * size)) for slot, (k, size) in chosen}
+        return self.of.restrict({slot: range(k * size, (k + 1) * size) for slot, (k, size) in chosen})
+
+    def at(self, archs: Sequence[Sequence[int]], places: npt.NDArray[np.int64]) -> list[Architecture]:
+        """The networks at (n, slots) places in the windows of each, one after the other, as architectures of `of`."""
+        first = np.array(self.canonicals(archs), dtype=np.int64).reshape(len(archs), 1, len(self.slots)) * self.sizes
+        return self.of.canonical_rows((first + places).reshape(-1, len(self.slots)))
 
     def even(self, n: int) -> npt.NDArray[np.int64]:
         """(n, slots) places in the windows, the same ones each time: a Latin hypercube."""
@@ -79,12 +81,11 @@ class Windows(SearchSpace):
 
     def evenly(self, arch: Sequence[int], n: int) -> list[Architecture]:
         """`n` networks spread evenly over the windows, as architectures of `of`; the same places in every space."""
-        return self.of.canonical_rows(np.array(self.canonical(arch), dtype=np.int64) * self.sizes + self.even(n))
+        return self.at([arch], self.even(n))
 
     def members(self, arch: Sequence[int], rng: np.random.Generator, n: int) -> list[Architecture]:
         """`n` networks of the windows, uniformly, as architectures of `of`."""
-        first = np.array(self.canonical(arch), dtype=np.int64) * self.sizes
-        return self.of.canonical_rows(first + rng.integers(self.sizes, size=(n, len(self.slots))))
+        return self.at([arch], rng.integers(self.sizes, size=(n, len(self.slots))))
 
     def middle(self, arch: Sequence[int]) -> Architecture:
         """The network in the middle of the windows, as an architecture of `of`."""
@@ -148,13 +149,12 @@ class SampledMean(SoftScore):
     """The mean over the same members of every space: a Latin hypercube of places in the windows."""
 
     def __init__(self, score: SoftScore, windows: Windows) -> None:
-        self.score, self.space, self.windows, self.metric = score, windows, windows, score.metric
+        self.score, self.space, self.metric = score, windows, score.metric
+        self.windows = windows  # the same, by its own type
         self.places = windows.even(_MEMBERS)
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
-        first = np.array(self.space.canonicals(archs), dtype=np.int64).reshape(len(archs), 1, len(self.places[0]))
-        members = (first * self.windows.sizes + self.places).reshape(-1, len(self.places[0]))
-        values: F = self.score(list(map(tuple, members.tolist()))).reshape(len(archs), _MEMBERS).mean(axis=1)
+        values: F = self.score(self.windows.at(archs, self.places)).reshape(len(archs), _MEMBERS).mean(axis=1)
         return values
 
     def soft(self, gates: tuple[Tensor, ...]) -> Tensor:
