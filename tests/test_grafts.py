@@ -129,6 +129,16 @@ def test_activations_are_where_the_paper_has_them() -> None:
     assert len(one.between) == 0
 
 
+@pytest.mark.parametrize("candidate", ["keep", "graft", "skip"])
+def test_every_candidate_learns_where_activations_are_in_place(candidate) -> None:
+    found = anatomy(models.resnet18(weights=None))
+    network = grafted(found, {block.name: candidate for block in found.blocks if candidate in candidates(block)})
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(network.eval()(x), collapsed(network)(x), rtol=1e-3, atol=1e-3)
+    network.train()(x).sum().backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
 class PreActivated(nn.Module):
     """As in ResNet v2: norm and activation before each convolution, nothing behind the sum."""
 

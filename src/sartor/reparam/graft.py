@@ -122,6 +122,9 @@ def graft(
     shortcut = None if block.shortcut is None else [_sharing(layer) for layer in block.shortcut]
     after = [copy.deepcopy(layer) for layer in block.after]
     if candidate == "skip":
+        for layer in after:
+            if hasattr(layer, "inplace"):
+                layer.inplace = False  # what is before may need its outputs to learn
         return Grafted((), (), shortcut, after, border, size)
     gaps = block.gaps
     gone = {"keep": (), "graft": gaps, "first": gaps[:1], "last": gaps[-1:]}[candidate]
