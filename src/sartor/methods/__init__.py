@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sartor.core.registry import Registry
-from sartor.methods.settings import (
-    DominoSettings,
-    LightNASChannelsSettings,
-    LightNASSettings,
-    MathNASSettings,
-    NetworkSpaceSearchSettings,
-    Settings,
-    SPOSSettings,
-    SupernetShiftingSettings,
-    SurgeNASSettings,
-)
+from sartor.methods.settings.base import Settings
+from sartor.methods.settings.domino import DominoSettings
+from sartor.methods.settings.lightnas import LightNASSettings
+from sartor.methods.settings.lightnas_channels import LightNASChannelsSettings
+from sartor.methods.settings.mathnas import MathNASSettings
+from sartor.methods.settings.network_space_search import NetworkSpaceSearchSettings
+from sartor.methods.settings.spos import SPOSSettings
+from sartor.methods.settings.supernet_shifting import SupernetShiftingSettings
+from sartor.methods.settings.surgenas import SurgeNASSettings
 
 if TYPE_CHECKING:
     from sartor.core.method import Method

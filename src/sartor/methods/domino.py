@@ -42,7 +42,7 @@ from sartor.choose.evolve import Population, Within
 from sartor.choose.solve import check_reachable, standing
 from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
 from sartor.core.restricted import Lifted, Restricted
-from sartor.methods.settings import DominoSettings
+from sartor.methods.settings.domino import DominoSettings
 from sartor.quality.estimate import Estimate
 from sartor.quality.meta import MetaAccuracy
 from sartor.quality.sampling import QUICK, admissible

@@ -52,7 +52,7 @@ from sartor.choose.relax import Multipliers, Relaxation, aims_of, costs, differe
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, Task, UserError
 from sartor.core.memory import image_layout
-from sartor.methods.settings import LightNASSettings
+from sartor.methods.settings.lightnas import LightNASSettings
 from sartor.runs import Run
 from sartor.supernet import IdentityMapping
 from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch

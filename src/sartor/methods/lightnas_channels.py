@@ -42,7 +42,7 @@ import numpy as np
 from sartor.choose.evolve import Population, Within
 from sartor.choose.solve import check_reachable, some_within, standing
 from sartor.core import Budget, Found, Score, SearchSpace, Task, UserError
-from sartor.methods.settings import LightNASChannelsSettings
+from sartor.methods.settings.lightnas_channels import LightNASChannelsSettings
 from sartor.quality.proxies import PROXIES, Floored, Learned, Processes, ProxyScore
 from sartor.quality.supernet import Remembered
 from sartor.runs import Run

@@ -48,7 +48,7 @@ from sartor.core import (
     Unreachable,
     UserError,
 )
-from sartor.methods.settings import MathNASSettings
+from sartor.methods.settings.mathnas import MathNASSettings
 from sartor.quality.blocks import additive_macs, average_network, block_score
 from sartor.quality.estimate import LEAST, Estimate
 from sartor.quality.sampling import ActiveSampling, admissible

@@ -57,7 +57,7 @@ from sartor.choose.relax import Relaxation, aims_of, costs, priced, settle, soft
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Architecture, Batch, Budget, Found, Json, Landed, Path, Score, SearchSpace, Task, UserError
 from sartor.core.memory import image_layout
-from sartor.methods.settings import NetworkSpaceSearchSettings
+from sartor.methods.settings.network_space_search import NetworkSpaceSearchSettings
 from sartor.runs import Run
 from sartor.spaces.windows import Effective, Windows, mean
 from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch

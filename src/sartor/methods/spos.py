@@ -38,7 +38,7 @@ from sartor.choose.pareto import NSGA2, front
 from sartor.choose.solve import check_reachable, some_within, standing
 from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
 from sartor.core.units import QUALITIES
-from sartor.methods.settings import SPOSSettings
+from sartor.methods.settings.spos import SPOSSettings
 from sartor.quality.supernet import Draw, Remembered, SupernetScore, stratified, train_supernet, uniform
 from sartor.quality.transfer import FILE, save
 from sartor.runs import Run, Stateful, write_json

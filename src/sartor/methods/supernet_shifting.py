@@ -40,7 +40,7 @@ import torch
 
 from sartor.core import Architecture, Budget, F, Json, Path, Score, SearchSpace, Task, UserError
 from sartor.core.memory import image_layout
-from sartor.methods.settings import SupernetShiftingSettings
+from sartor.methods.settings.supernet_shifting import SupernetShiftingSettings
 from sartor.methods.spos import SPOS, Grader
 from sartor.quality.supernet import Remembered
 from sartor.quality.transfer import FILE, load, of_run, save, warm_up

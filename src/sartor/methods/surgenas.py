@@ -49,7 +49,7 @@ from sartor.choose.relax import Relaxation, aims_of, costs, differentiable, pric
 from sartor.choose.solve import check_reachable, land
 from sartor.core import Batch, Budget, Found, Path, Score, SearchSpace, SoftScore, Task, UserError
 from sartor.core.memory import image_layout
-from sartor.methods.settings import SurgeNASSettings
+from sartor.methods.settings.surgenas import SurgeNASSettings
 from sartor.runs import Run
 from sartor.supernet import IdentityMapping
 from sartor.training.optimise import cosine, make_optimiser, set_lr, steps_per_epoch

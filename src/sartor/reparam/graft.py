@@ -124,7 +124,7 @@ def graft(
     if candidate == "skip":
         for layer in after:
             if hasattr(layer, "inplace"):
-                layer.inplace = False  # what is before may need its outputs to learn
+                setattr(layer, "inplace", False)  # noqa: B010  # no field of nn.Module; what is before needs its outputs
         return Grafted((), (), shortcut, after, border, size)
     gaps = block.gaps
     gone = {"keep": (), "graft": gaps, "first": gaps[:1], "last": gaps[-1:]}[candidate]
