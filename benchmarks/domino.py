@@ -2,7 +2,8 @@
 
 Must show (issue Domino, 3, 3b, 6). MobileNetV2 for 32 pixels, all 17 blocks; a base network per seed is trained on
 `train` alone, so that `valid` can grade what begins with its weights. A supernet of grafts grades networks drawn at
-random, and the estimate from these grades chooses within two budgets of measured latency. Beside what Domino finds:
+random, and the estimate from these grades chooses within budgets of measured latency: two for all networks below, two
+further ones for the first four. Beside what Domino finds:
 
     as it was       the base network, trained on like the others
     width           the network of the width whose latency is nearest to the limit, from scratch
@@ -21,16 +22,20 @@ measured in one sitting. A ranking is of pairs of one seed, at each budget and o
 excludes zero.
 `first` grafts the first n blocks (thesis Figs. 5.2, 5.3).
 
+Other networks to compress (`--model`), a file each: `resnet20` of basic blocks, whose merging makes them dearer, and
+`lightnet`, one that LightNAS found (thesis 5.3.6).
+
 Reduced: 20 px, width 0.5, 20,000 images; with 5,000 the base networks stayed below their floor (52 %). Full: all
 images, 32 px, width 1, on a GPU. What is measured (fit, choose, sitting) wants a quiet machine; Torch-Pruning has to be
 installed for `choose` and for the training of what it pruned.
 
-    python benchmarks/domino.py [--full] [--stage NAME] [--seed S] [--network NAME ...]
+    python benchmarks/domino.py [--full] [--model NAME] [--stage NAME] [--seed S] [--network NAME ...]
     python benchmarks/domino.py [--full] figure     # docs/img/domino.svg
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from functools import partial
@@ -53,7 +58,7 @@ from sartor.quality.sampling import QUICK
 from sartor.quality.supernet import SupernetScore, train_supernet
 from sartor.reparam.fold import deployed
 from sartor.report.style import CYCLE, INK, MUTED, canvas, quiet, styled
-from sartor.runs import Run, read_json
+from sartor.runs import Run, read_json, write_json
 from sartor.spaces.complexity import Complexity
 from sartor.spaces.grafts import Grafts
 from sartor.targets.store import Store
@@ -63,10 +68,15 @@ from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search
 from sartor.workflow.measuring import around
 
-STAGES, SEEDS = ("fit", "base", "grades", "choose", "sitting", "train", "first"), (0, 1, 2)
+STAGES, SEEDS = ("fit", "base", "grades", "choose", "further", "sitting", "train", "first"), (0, 1, 2)
 CORE = ("domino", "width", "pruned", "as it was")
 EXTRA = ("random", "published", "pro", "distilled", "scratch", "layers", "collapsed", "linear")
-SPEEDUPS = (1.5, 2.2)
+SPEEDUPS, FURTHER = (1.5, 2.2), (1.25, 1.8)
+MODELS: dict[str, tuple[float, tuple[int, ...]]] = {  # width in shares of the setting's; seeds
+    "mobilenet_v2": (1.0, SEEDS),
+    "resnet20": (2.0, SEEDS),
+    "lightnet": (1.0, SEEDS[:1]),
+}
 RATIOS = [round(0.04 * i, 2) for i in range(1, 22)]
 REDUCED: dict[str, Any] = {
     "width": 0.5,
@@ -96,24 +106,25 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("what", nargs="?", default="measure", choices=["measure", "figure"])
     options.add_argument("--stage", choices=STAGES, action="append", help="stages, default all")
+    options.add_argument("--model", choices=MODELS, default="mobilenet_v2", help="what is compressed")
     options.add_argument("--seed", type=int, choices=SEEDS, help="one seed")
-    options.add_argument("--budget", type=int, choices=range(len(SPEEDUPS)), help="one budget")
+    options.add_argument("--budget", type=int, choices=range(len((*SPEEDUPS, *FURTHER))), help="one budget")
     options.add_argument("--network", choices=(*CORE, *EXTRA), action="append", help="of the trainings, default all")
     given = options.parse_args()
     if given.what == "figure":
         data = read_json(RESULTS / f"domino{'_full' if given.full else ''}.json")
         drawn(data["summary"]).savefig(Path(__file__).parent.parent / "docs" / "img" / "domino.svg", facecolor="white")
         return
-    bench = Bench(FULL if given.full else REDUCED, "_full" if given.full else "")
-    seeds = SEEDS if given.seed is None else (given.seed,)
-    budgets = range(len(SPEEDUPS)) if given.budget is None else (given.budget,)
+    bench = Bench(FULL if given.full else REDUCED, given.model, "_full" if given.full else "")
+    seeds = bench.seeds if given.seed is None else (given.seed,)
+    budgets = range(len((*SPEEDUPS, *FURTHER))) if given.budget is None else (given.budget,)
     for stage in given.stage or STAGES:
         if stage == "fit":
             bench.row({"what": "fit"}, bench.fit)
         elif stage == "sitting":
             for budget in budgets:
                 bench.row({"what": "one sitting", "budget": budget}, partial(bench.sitting, budget))
-        elif stage in ("base", "grades", "choose"):
+        elif stage in ("base", "grades", "choose", "further"):
             for seed in seeds:
                 bench.row({"what": stage, "seed": seed}, partial(getattr(bench, stage), seed))
         elif stage == "first":
@@ -123,6 +134,8 @@ def main() -> None:
             for name in given.network or (*CORE, *EXTRA):
                 for seed in seeds:
                     for budget in budgets if name != "as it was" else (0,):
+                        if name not in CORE and budget >= len(SPEEDUPS):
+                            continue
                         cell = {"what": "train", "network": name, "seed": seed, "budget": budget}
                         bench.row(cell, partial(bench.train, name, seed, budget))
     bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
@@ -131,9 +144,13 @@ def main() -> None:
 class Bench:
     """The stages, in order; each reads the rows of those before it."""
 
-    def __init__(self, setting: dict[str, Any], suffix: str) -> None:
+    def __init__(self, setting: dict[str, Any], model: str, suffix: str) -> None:
         torch.set_num_threads(1)
-        self.setting, self.device = setting, "cuda" if torch.cuda.is_available() else "cpu"
+        if model != "mobilenet_v2":
+            suffix = f"_{model}{suffix}"
+            setting = {**setting, "model": model, "width": setting["width"] * MODELS[model][0]}
+        self.seeds = MODELS[model][1]
+        self.model, self.setting, self.device = model, setting, "cuda" if torch.cuda.is_available() else "cpu"
         self.target = sartor.targets.get("onnxruntime:cpu?threads=1")
         root = os.environ.get("SARTOR_DATA", "../shared/data")
         self.task: Any = sartor.tasks.get(setting["data"].format(data=root), self.device)
@@ -144,7 +161,7 @@ class Bench:
                 **setting,
                 "target": measured_on(f"domino{suffix}", self.target.id),
                 "data_name": self.task.describe(),
-                "seeds": SEEDS,
+                "seeds": self.seeds,
                 "speed-ups": SPEEDUPS,
             },
         )
@@ -162,8 +179,31 @@ class Bench:
     def space(self, seed: int | None = None, **options: Any) -> Grafts:
         """seed: with the weights of that base network."""
         options = {"weights": None if seed is None else os.path.relpath(self.weights(seed)), **options}
-        model = options.pop("model", f"networks.py:mobilenet_v2?width={self.setting['width']}")
+        model = options.pop("model", f"networks.py:{self.model}?width={options.pop('width', self.setting['width'])}")
         return Grafts(model, resolution=self.setting["resolution"], **options)
+
+    def fresh(self) -> nn.Module:
+        made: nn.Module = getattr(networks, self.model)(self.setting["width"])
+        return made
+
+    def limit(self, budget: int) -> float:
+        own: float = self.needed(what="fit")["as it was (ms)"]
+        return limited(own)[budget]
+
+    def width(self, budget: int) -> str:
+        """That whose latency is nearest to the limit."""
+        widths = self.needed(what="fit")["widths"]
+        return min(widths, key=lambda width: abs(widths[width] - self.limit(budget)))
+
+    def latency(self) -> Any:
+        """The predictor of latency, fitted where this machine has it not."""
+        file, space = self.files / "latency.safetensors", self.space()
+        if not file.exists():
+            options: dict[str, Any] = {"samples": self.setting["samples"], "store": self.store}
+            fit = workflow.fit_predictor("auto", space, self.target, **options)
+            fit.predictor.save(file)
+            write_json(self.files / "latency.json", fit.report)
+        return load(file, space=space)
 
     def measured(self, members: list[Any], sitting: str) -> list[float]:
         rows = workflow.compare(members, self.target, ["latency_ms"], self.store, sitting)
@@ -177,27 +217,24 @@ class Bench:
 
     def fit(self) -> dict[str, Any]:
         """The predictor of latency, the limits, and what needs no weights: widths, and grafts at random."""
-        space = self.space()
-        fit = workflow.fit_predictor("auto", space, self.target, samples=self.setting["samples"], store=self.store)
-        fit.predictor.save(self.files / "latency.safetensors")
+        space, latency = self.space(), self.latency()
+        report = read_json(self.files / "latency.json")
         (own,) = self.measured([(space, space.unchanged)], "as it was")
-        limits = [float(f"{own / speedup:.4g}") for speedup in SPEEDUPS]
+        limits = limited(own)[: len(SPEEDUPS)]
         widths = sorted({round(self.setting["width"] * 0.96**i, 4) for i in range(1, 46)}, reverse=True)
-        scaled = [self.space(model=f"networks.py:mobilenet_v2?width={width}") for width in widths]
+        scaled = [self.space(width=width) for width in widths]
         times = self.measured([(one, one.unchanged) for one in scaled], "widths")
-        nearest = [int(np.argmin(np.abs(np.array(times) - limit))) for limit in limits]
         counts = grafted(len(space.slots))
         first = self.measured([(space, tuple(int(i < n) for i in range(len(space.slots)))) for n in counts], "first")
-        near = [around(space, fit.predictor, limit, len(SEEDS)) for limit in limits]
+        near = [around(space, latency, limit, len(self.seeds)) for limit in limits]
         return {
             "as it was (ms)": own,
             "limits (ms)": limits,
-            "predictors": fit.report["rows"],
-            "default": fit.report["default"],
+            "predictors": report["rows"],
+            "default": report["default"],
             "slots": [[slot.name, *slot.candidates] for slot in space.slots],
             "refused": space.anatomy.refused,
             "widths": {str(width): ms for width, ms in zip(widths, times)},
-            "width": [widths[i] for i in nearest],
             "first blocks grafted (ms)": dict(zip(map(str, counts), first)),
             "random": [[list(arch) for arch in some] for some in near],
         }
@@ -214,7 +251,7 @@ class Bench:
         recipe = Recipe().override(self.setting["base"])
         with self.work("base", seed) as run:
             torch.manual_seed(run.torch_seed("weights"))
-            network = networks.mobilenet_v2(self.setting["width"])
+            network = self.fresh()
             found = train(network, self.task, recipe, run.stage("train"), split="train")
         from safetensors.torch import save_file
 
@@ -240,17 +277,11 @@ class Bench:
 
     def choose(self, seed: int) -> dict[str, Any]:
         """Step 4, and the pruned networks of the same latency."""
-        fit, known = self.needed(what="fit"), self.needed(what="grades", seed=seed)
-        space = self.space()
-        latency = load(self.files / "latency.safetensors", space=space)
-        archs = [tuple(arch) for arch in known["architectures"]]
-        estimate = Estimate(space, archs, np.array(known["grades"]), metric=self.task.metric, members=QUICK)
+        space, latency = self.space(), self.latency()
+        estimate = self.estimate(seed)
         out: dict[str, Any] = {"explained": estimate.explained, "domino": [], "published": [], "layers": []}
-        for limit in fit["limits (ms)"]:
-            found = sartor.search(
-                "domino", space, None, budget=Budget(latency, limit), objectives=[estimate], seed=seed
-            )
-            out["domino"].append(list(found.architecture))
+        for limit in (self.limit(i) for i in range(len(SPEEDUPS))):
+            out["domino"].append(self.found(estimate, limit, seed))
             for name, words in (("published", ("keep", "graft")), ("layers", ("keep", "skip"))):
                 kept = {i: [j for j, w in enumerate(s.candidates) if w in words] for i, s in enumerate(space.slots)}
                 only = Restricted(space, kept)
@@ -264,10 +295,27 @@ class Bench:
         files = [self.prune(seed, ratio) for ratio in RATIOS]
         members = [self._pruned(file) for file in files]
         times = self.measured(members, f"pruned {seed}")
-        best = [int(np.argmin(np.abs(np.array(times) - limit))) for limit in fit["limits (ms)"]]
-        out["pruned"] = [RATIOS[i] for i in best]
         out["pruned (ms)"] = dict(zip(map(str, RATIOS), times))
         return out
+
+    def further(self, seed: int) -> dict[str, Any]:
+        """Step 4 at the further limits."""
+        limits = [self.limit(len(SPEEDUPS) + i) for i in range(len(FURTHER))]
+        return {"limits (ms)": limits, "domino": [self.found(self.estimate(seed), limit, seed) for limit in limits]}
+
+    def estimate(self, seed: int) -> Estimate:
+        known = self.needed(what="grades", seed=seed)
+        archs = [tuple(arch) for arch in known["architectures"]]
+        return Estimate(self.space(), archs, np.array(known["grades"]), metric=self.task.metric, members=QUICK)
+
+    def found(self, estimate: Estimate, limit: float, seed: int) -> list[int] | None:
+        """None where no network keeps the limit."""
+        budget = Budget(self.latency(), limit)
+        try:
+            found = sartor.search("domino", self.space(), None, budget=budget, objectives=[estimate], seed=seed)
+        except Unreachable:
+            return None
+        return list(found.architecture)
 
     def prune(self, seed: int, ratio: float) -> Path:
         """The base network with that share of its channels gone."""
@@ -276,7 +324,7 @@ class Bench:
             import torch_pruning
             from safetensors.torch import load_file, save_file
 
-            network = networks.mobilenet_v2(self.setting["width"])
+            network = self.fresh()
             network.load_state_dict(load_file(self.weights(seed)))
             edge = self.setting["resolution"]
             torch_pruning.pruner.BasePruner(
@@ -293,41 +341,43 @@ class Bench:
         return file
 
     def _pruned(self, file: Path) -> tuple[Grafts, tuple[int, ...]]:
-        model = f"networks.py:pruned?file={os.path.relpath(file)}&width={self.setting['width']}"
+        model = f"networks.py:pruned?file={os.path.relpath(file)}&model={self.model}&width={self.setting['width']}"
         space = self.space(model=model, weights=os.path.relpath(file))
         return space, space.unchanged
 
     def member(self, name: str, seed: int, budget: int) -> tuple[Grafts, tuple[int, ...]] | None:
         """The network of that name; None where nothing of its kind keeps the limit."""
-        fit = self.needed(what="fit")
         if name == "width":
-            space = self.space(model=f"networks.py:mobilenet_v2?width={fit['width'][budget]}")
+            space = self.space(width=self.width(budget))
             return space, space.unchanged
         if name == "as it was":
             space = self.space(seed)
             return space, space.unchanged
         if name == "random":
-            return self.space(seed), tuple(fit["random"][budget][seed])
+            return self.space(seed), tuple(self.needed(what="fit")["random"][budget][seed])
         chosen = self.needed(what="choose", seed=seed)
         if name == "pruned":
-            return self._pruned(self.prune(seed, chosen["pruned"][budget]))
+            times = chosen["pruned (ms)"]
+            return self._pruned(self.prune(seed, float(min(times, key=lambda r: abs(times[r] - self.limit(budget))))))
         options: dict[str, Any] = {"pro": {"wider": 2, "deeper": 1}, "linear": {"last": "leave"}}.get(name, {})
+        if budget >= len(SPEEDUPS):
+            chosen, budget = self.needed(what="further", seed=seed), budget - len(SPEEDUPS)
         arch = chosen[name if name in ("published", "layers") else "domino"][budget]
         own = None if name == "scratch" else seed
         return None if arch is None else (self.space(own, **options), tuple(arch))
 
     def sitting(self, budget: int) -> dict[str, Any]:
         """All networks of a budget, of all seeds, measured together."""
-        names = ("as it was", "domino", "width", "pruned", "random", "published", "layers")
+        names = (*CORE, *(("random", "published", "layers") if budget < len(SPEEDUPS) else ()))
         members = {
             (name, seed): self.member(name, seed, budget)
             for name in names
-            for seed in (SEEDS if name not in ("as it was", "width") else (0,))
+            for seed in (self.seeds if name not in ("as it was", "width") else (0,))
         }
         there = {key: member for key, member in members.items() if member is not None}
         times = dict(zip(there, self.measured(list(there.values()), f"sitting {budget}")))
         return {
-            name: [times.get((name, seed if name not in ("as it was", "width") else 0)) for seed in SEEDS]
+            name: [times.get((name, seed if name not in ("as it was", "width") else 0)) for seed in self.seeds]
             for name in names
         }
 
@@ -375,6 +425,11 @@ class Bench:
         }
 
 
+def limited(own: float) -> list[float]:
+    """All limits (ms), of the latency of the network as it was."""
+    return [float(f"{own / speedup:.4g}") for speedup in (*SPEEDUPS, *FURTHER)]
+
+
 def grafted(blocks: int) -> list[int]:
     """How many of the first blocks are grafted."""
     return sorted({*range(0, blocks, 3), blocks})
@@ -389,6 +444,8 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
         for row in rows
         if row["cell"]["what"] == "train" and row["accuracy"] is not None
     }
+    own = math.nan if fit is None else fit["as it was (ms)"]
+    limits = dict(enumerate(limited(own)))
     by_budget, pairs = [], []
     for budget in sorted({budget for budget, _, _ in tests}):
         for name in (*CORE, *EXTRA):
@@ -399,7 +456,7 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
             times = [sat[budget][of][seed] for seed in mine] if budget in sat else []
             by_budget.append(
                 {
-                    "limit (ms)": None if fit is None else fit["limits (ms)"][budget],
+                    "limit (ms)": limits.get(budget),
                     "network": name,
                     "seeds": len(mine),
                     "accuracy": interval(list(mine.values())),
@@ -409,11 +466,10 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
                     else None,
                 }
             )
-    limits = {} if fit is None else dict(enumerate(fit["limits (ms)"]))
     for name in (*CORE, *EXTRA):
         if name in ("domino", "as it was"):
             continue
-        for of in ([0, 1], [0], [1]):
+        for of in ([0, 1], *([budget] for budget in limits)):
             known = {
                 (budget, seed): tests[budget, seed, "domino"] - value
                 for (budget, seed, network), value in tests.items()
@@ -423,7 +479,7 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
             if len(apart) > 1 and {budget for budget, _ in known} == set(of):
                 own = interval(apart)
                 verdict = "ahead" if own["low"] > 0 else "behind" if own["high"] < 0 else "undecided"
-                where = "both" if len(of) > 1 else f"{limits.get(of[0])} ms"
+                where = "the first two" if len(of) > 1 else f"{limits[of[0]]} ms"
                 pairs.append(
                     {
                         "domino against": name,

@@ -6,7 +6,10 @@ from typing import Any
 
 from torch import nn
 
+import sartor
+from common import RESULTS
 from sartor.data.vision import import_torchvision
+from sartor.runs import read_json
 
 
 def mobilenet_v2(width: float = 1.0, classes: int = 10) -> nn.Module:
@@ -22,11 +25,39 @@ def mobilenet_v2(width: float = 1.0, classes: int = 10) -> nn.Module:
     return made  # type: ignore[no-any-return]  # an nn.Module
 
 
-def pruned(file: str, width: float = 1.0, classes: int = 10) -> nn.Module:
-    """The same with as many channels a layer as the state dict in the file has."""
+def resnet20(width: float = 1.0) -> nn.Module:
+    """The ResNet-20 of He et al. (2016, section 4.2) for images of 32 pixels and ten classes: nine basic blocks, with
+    projections where the shape changes."""
+    block = import_torchvision().models.resnet.BasicBlock
+    layers: list[nn.Module] = []
+    own = before = max(round(16 * width), 1)
+    layers += [nn.Conv2d(3, own, 3, padding=1, bias=False), nn.BatchNorm2d(own), nn.ReLU(inplace=True)]
+    for stage in range(3):
+        channels = max(round(16 * width * 2**stage), 1)
+        for i in range(3):
+            stride = 2 if stage and not i else 1
+            change = stride > 1 or before != channels
+            conv = nn.Conv2d(before, channels, 1, stride, bias=False)
+            layers.append(
+                block(before, channels, stride, nn.Sequential(conv, nn.BatchNorm2d(channels)) if change else None)
+            )
+            before = channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+
+
+def lightnet(width: float = 0.5) -> nn.Module:
+    """The network that LightNAS found with seed 0 at .309 ms in accuracy.json, for images of ten classes."""
+    rows = read_json(RESULTS / "accuracy.json")["rows"]
+    cell = {"limit_ms": 0.309, "seed": 0, "what": "search"}
+    (found,) = (row["lightnas"] for row in rows if row["cell"] == cell)
+    return sartor.spaces.get(f"mobilenet:cifar?width={width}").network(tuple(found))
+
+
+def pruned(file: str, model: str = "mobilenet_v2", width: float = 1.0) -> nn.Module:
+    """A model above with as many channels a layer as the state dict in the file has."""
     from safetensors.torch import load_file
 
-    network = mobilenet_v2(width, classes)
+    network: nn.Module = globals()[model](width)
     shapes = {name: tuple(tensor.shape) for name, tensor in load_file(file).items()}
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.Conv2d):
