@@ -50,6 +50,22 @@ def test_one_failure_does_not_stop_the_others():
     assert count[0] == 3, "what has failed is not visited again"
 
 
+def test_rounds_go_on_until_the_reference_is_steady():
+    def times(sequence):
+        left = iter(sequence)
+        return lambda: next(left)
+
+    def rounds(reference, longest=4):
+        ran = interleave([lambda: 1.0], times(reference), lambda run: run(), 2, np.random.default_rng(0), longest)
+        assert len(ran[0].samples) == len(ran[0].reference)
+        return len(ran[0].samples)
+
+    assert rounds([1.0, 1.0]) == 2
+    assert rounds([1.5, 1.0, 1.0, 1.0]) == 4, "of all samples together"
+    assert rounds([1.0, 2.0] * 4) == 8
+    assert rounds([1.0, 2.0] * 4, longest=1) == 2
+
+
 def test_a_failing_reference_leaves_the_networks_their_numbers():
     def sample(run):
         return float(run())

@@ -54,8 +54,8 @@ class Measurement:
 
     @property
     def steady(self) -> bool:
-        """Whether other work left the reference alone: its median is within 10 % of its minimum."""
-        return bool(self.reference) and 0 < median(self.reference) <= 1.1 * min(self.reference)
+        """Whether other work left the reference alone."""
+        return steady(self.reference)
 
     @property
     def median(self) -> float:
@@ -71,6 +71,11 @@ class Measurement:
     def spread(self) -> float:
         """(p90 - value) / value: how much the machine disturbed; NaN for a failure."""
         return (self.p90 - self.value) / self.value
+
+
+def steady(reference: Sequence[float]) -> bool:
+    """Whether there is a reference, and its median is within 10 % of its minimum."""
+    return bool(reference) and 0 < median(reference) <= 1.1 * min(reference)
 
 
 def _lowest_third(samples: Sequence[float]) -> float:

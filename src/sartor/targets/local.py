@@ -170,7 +170,8 @@ class LocalTarget(ABC):
         beside = None if reference is None else self._live(reference)
         seed = hashlib.sha256(json.dumps([name, *keys]).encode()).digest()
         rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
-        return interleave(runs, None if isinstance(beside, Failed) else beside, sample, rounds, rng), how
+        longest = self.protocol.longest if name == "latency_ms" else 1
+        return interleave(runs, None if isinstance(beside, Failed) else beside, sample, rounds, rng, longest), how
 
     def _protocol(self, name: str) -> tuple[int, Callable[[Runnable], float], dict[str, Any]]:
         """Rounds, what takes a sample, and a description for the conditions."""
