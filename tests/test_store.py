@@ -49,7 +49,8 @@ def test_the_anchor_is_what_an_undisturbed_reference_cost_first(store):
     assert store.anchor("t", beside((7.0, 14.0, 14.0))) is None
     assert store.anchor("t", beside((5.0, 5.2))) == 5.0
     assert store.anchor("t", beside((6.0, 6.0))) == 5.0
-    assert store.anchor("t", beside((6.0, 12.0, 12.0))) is None, "such a measurement is not divided by its reference"
+    assert store.anchor("t", beside((6.0, 12.0, 12.0))) == 5.0
+    assert store.anchor("t", beside(())) is None
     assert store.anchor("t", beside((3.0,), "other")) == 3.0
     assert store.anchor("u", beside((4.0,))) == 4.0
     assert store.anchor("t", beside((9.0,), metric="energy_mj")) == 9.0

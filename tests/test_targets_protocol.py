@@ -107,10 +107,11 @@ def test_a_machine_that_slows_down_does_not_change_the_value():
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=20), st.floats(0.1, 100))
-def test_without_an_anchor_or_a_steady_reference_the_value_is_the_minimum(samples, anchor):
-    disturbed = (1.0, 1.0, 2.0, 2.0, 2.0)
-    for one in (measured(samples), measured(samples, samples), measured(samples, disturbed, anchor)):
+def test_without_an_anchor_or_a_steady_reference_the_minimum_counts(samples, anchor):
+    disturbed = (1.5, 1.5, 3.0, 3.0, 3.0)
+    for one in (measured(samples), measured(samples, samples), measured(samples, (0.0, 0.0), anchor)):
         assert one.value == min(samples)
+    assert measured(samples, disturbed, anchor).value == pytest.approx(min(samples) / 1.5 * anchor)
     assert not measured(samples, disturbed).steady
     assert not measured(samples, (0.0, 0.0)).steady
     assert measured(samples, (2.0,), 2.0).value == pytest.approx(

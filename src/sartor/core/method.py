@@ -43,14 +43,15 @@ class Measurement:
     def value(self) -> float:
         """What is believed of the samples; NaN for a failure. `targets.timing` has the comparison behind it.
 
-        Undisturbed: the mean of the lowest third over that of the reference, times the anchor, which takes out the
-        slow drift of the machine. Otherwise, and without a reference, the smallest sample: interference only adds.
+        The mean of the lowest third over that of the reference, times the anchor, which takes out the slow drift of the
+        machine; of disturbed samples the smallest, since interference only adds. Without an anchor the smallest alone.
         """
         if not self.samples:
             return float("nan")
-        if self.anchor is None or not self.steady:
+        if self.anchor is None or not self.reference or min(self.reference) <= 0:
             return min(self.samples)
-        return _lowest_third(self.samples) / _lowest_third(self.reference) * self.anchor
+        least = _lowest_third if self.steady else min
+        return least(self.samples) / least(self.reference) * self.anchor
 
     @property
     def steady(self) -> bool:

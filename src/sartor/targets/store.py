@@ -46,7 +46,7 @@ _measurements = sql.Table(
     sql.Column("reference", sql.JSON, nullable=False),
     sql.Column("conditions", sql.JSON, nullable=False),
     sql.Column("error", sql.Text),
-    sql.Column("anchor", sql.Float, comment="of the reference; null where it was not steady or there is none"),
+    sql.Column("anchor", sql.Float, comment="of the reference; null before it was steady, and where there is none"),
     sql.Column("created", sql.String(32), nullable=False),
 )
 _anchors = sql.Table(
@@ -158,12 +158,14 @@ class Store:
         That moment may be this one. None while there was no such moment, and where there is no reference.
         """
         reference = found.conditions.get("reference_network")
-        if reference is None or not found.steady:
+        if reference is None or not found.reference:
             return None
         identity = {"target": target_id, "metric": found.metric, "reference": reference}
         query = sql.select(_anchors.c.value).where(*(_anchors.c[name] == value for name, value in identity.items()))
         with self._engine.connect() as connection:
             first = connection.execute(query).scalar_one_or_none()
+        if first is None and not found.steady:
+            return None
         if first is None and _insert(self._engine, _anchors, identity | {"value": min(found.reference)}):
             return min(found.reference)
         return self.anchor(target_id, found) if first is None else float(first)  # None: another process was first
