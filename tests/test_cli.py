@@ -372,7 +372,7 @@ import sys
 from sartor.runs import Run
 from sartor.targets.timing import Rounds
 Run.checkpoint_seconds = 0.0
-Rounds.__init__.__defaults__ = (4, 2, 1.0, 1, 1.0, 9.0)
+Rounds.__init__.__defaults__ = (4, 2, 1.0, 1, 1.0, 1, 9.0)
 from sartor.cli import main
 main()
 """
