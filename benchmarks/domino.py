@@ -72,10 +72,11 @@ STAGES, SEEDS = ("fit", "base", "grades", "choose", "further", "sitting", "train
 CORE = ("domino", "width", "pruned", "as it was")
 EXTRA = ("random", "published", "pro", "distilled", "scratch", "layers", "collapsed", "linear")
 SPEEDUPS, FURTHER = (1.5, 2.2), (1.25, 1.8)
-MODELS: dict[str, tuple[float, tuple[int, ...]]] = {  # width in shares of the setting's; seeds
-    "mobilenet_v2": (1.0, SEEDS),
-    "resnet20": (2.0, SEEDS),
-    "lightnet": (1.0, SEEDS[:1]),
+LIMITS = (*SPEEDUPS, *FURTHER)
+MODELS: dict[str, tuple[dict[str, float], tuple[int, ...]]] = {  # what of the setting is another; seeds
+    "mobilenet_v2": ({}, SEEDS),
+    "resnet20": ({"width": 1.0}, SEEDS),
+    "lightnet": ({}, SEEDS[:1]),
 }
 RATIOS = [round(0.04 * i, 2) for i in range(1, 22)]
 REDUCED: dict[str, Any] = {
@@ -108,7 +109,7 @@ def main() -> None:
     options.add_argument("--stage", choices=STAGES, action="append", help="stages, default all")
     options.add_argument("--model", choices=MODELS, default="mobilenet_v2", help="what is compressed")
     options.add_argument("--seed", type=int, choices=SEEDS, help="one seed")
-    options.add_argument("--budget", type=int, choices=range(len((*SPEEDUPS, *FURTHER))), help="one budget")
+    options.add_argument("--budget", type=int, choices=range(len(LIMITS)), help="one budget")
     options.add_argument("--network", choices=(*CORE, *EXTRA), action="append", help="of the trainings, default all")
     given = options.parse_args()
     if given.what == "figure":
@@ -117,7 +118,7 @@ def main() -> None:
         return
     bench = Bench(FULL if given.full else REDUCED, given.model, "_full" if given.full else "")
     seeds = bench.seeds if given.seed is None else (given.seed,)
-    budgets = range(len((*SPEEDUPS, *FURTHER))) if given.budget is None else (given.budget,)
+    budgets = range(len(LIMITS)) if given.budget is None else (given.budget,)
     for stage in given.stage or STAGES:
         if stage == "fit":
             bench.row({"what": "fit"}, bench.fit)
@@ -146,10 +147,9 @@ class Bench:
 
     def __init__(self, setting: dict[str, Any], model: str, suffix: str) -> None:
         torch.set_num_threads(1)
+        other, self.seeds = MODELS[model]
         if model != "mobilenet_v2":
-            suffix = f"_{model}{suffix}"
-            setting = {**setting, "model": model, "width": setting["width"] * MODELS[model][0]}
-        self.seeds = MODELS[model][1]
+            suffix, setting = f"_{model}{suffix}", {**setting, **other, "model": model}
         self.model, self.setting, self.device = model, setting, "cuda" if torch.cuda.is_available() else "cpu"
         self.target = sartor.targets.get("onnxruntime:cpu?threads=1")
         root = os.environ.get("SARTOR_DATA", "../shared/data")
@@ -427,7 +427,7 @@ class Bench:
 
 def limited(own: float) -> list[float]:
     """All limits (ms), of the latency of the network as it was."""
-    return [float(f"{own / speedup:.4g}") for speedup in (*SPEEDUPS, *FURTHER)]
+    return [float(f"{own / speedup:.4g}") for speedup in LIMITS]
 
 
 def grafted(blocks: int) -> list[int]:
@@ -518,7 +518,8 @@ def drawn(summary: dict[str, Any]) -> Any:
     there = {row["network"] for row in summary["rows"] if row["seeds"] > 1}
     shown = [name for name in (*CORE, "scratch", "layers", "random", "published") if name in there]
     for name, colour in zip(shown, (*CYCLE, INK, MUTED)):
-        mine = sorted((r for r in summary["rows"] if r["network"] == name), key=lambda r: r["latency (ms)"])
+        mine = [row for row in summary["rows"] if row["network"] == name and row["latency (ms)"] is not None]
+        mine.sort(key=lambda row: row["latency (ms)"])
         x, y = [r["latency (ms)"] for r in mine], [r["accuracy"]["mean"] for r in mine]
         spread = [r["accuracy"]["std"] for r in mine]
         left.errorbar(x, y, spread, marker="o", markersize=4, linewidth=1, color=colour, label=name, capsize=2)
