@@ -74,9 +74,9 @@ class Measurement:
         return (self.p90 - self.value) / self.value
 
 
-def steady(reference: Sequence[float]) -> bool:
-    """Whether there is a reference, and its median is within 10 % of its minimum."""
-    return bool(reference) and 0 < median(reference) <= 1.1 * min(reference)
+def steady(reference: Sequence[float], before: float = float("inf")) -> bool:
+    """Whether there is a reference, and its median is within 10 % of its minimum or of what it took `before`."""
+    return bool(reference) and 0 < median(reference) <= 1.1 * min(*reference, before)
 
 
 def _lowest_third(samples: Sequence[float]) -> float:

@@ -135,7 +135,7 @@ class LocalTarget(ABC):
         with self.settings():
             reference, beside = self._reference(space) if archs else (None, {})
         conditions.warn(conditions.conditions(), self.threads)
-        watch = _Watch(self.protocol.drift)
+        watch, before = _Watch(self.protocol.drift), dict.fromkeys(metrics, float("inf"))
         for start in range(0, len(archs), self.protocol.chunk):
             chunk = archs[start : start + self.protocol.chunk]
             packed = self.pack(space, chunk)
@@ -143,7 +143,8 @@ class LocalTarget(ABC):
             for name in metrics:
                 with self.settings() as settings:
                     now = {**conditions.conditions(), **settings, **beside}
-                    timed, how = self._chunk(name, packed, reference, keys)
+                    timed, how = self._chunk(name, packed, reference, keys, before[name])
+                before[name] = min((min(one.reference) for one in timed if one.reference), default=before[name])
                 now |= how | watch(name, timed)
                 for key, arch, one in zip(keys, chunk, timed):
                     failure = {} if one.failed is None else {"stage": one.failed.stage}
@@ -160,9 +161,14 @@ class LocalTarget(ABC):
         return None, {}
 
     def _chunk(
-        self, name: str, packed: Sequence[Packed | Failed], reference: Packed | None, keys: Sequence[str]
+        self,
+        name: str,
+        packed: Sequence[Packed | Failed],
+        reference: Packed | None,
+        keys: Sequence[str],
+        before: float,
     ) -> tuple[list[Timed], dict[str, Any]]:
-        """Results of one metric, and how they came about."""
+        """Results of one metric, and how they came about; before: the reference's fastest in the last chunk."""
         if name == "peak_memory_mb":
             return [self._weigh(one) for one in packed], {}
         rounds, sample, how = self._protocol(name)
@@ -171,7 +177,8 @@ class LocalTarget(ABC):
         seed = hashlib.sha256(json.dumps([name, *keys]).encode()).digest()
         rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
         longest = self.protocol.longest if name == "latency_ms" else 1
-        return interleave(runs, None if isinstance(beside, Failed) else beside, sample, rounds, rng, longest), how
+        own = None if isinstance(beside, Failed) else beside
+        return interleave(runs, own, sample, rounds, rng, longest, before), how
 
     def _protocol(self, name: str) -> tuple[int, Callable[[Runnable], float], dict[str, Any]]:
         """Rounds, what takes a sample, and a description for the conditions."""
