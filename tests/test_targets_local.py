@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 import torch
@@ -81,6 +82,18 @@ def test_the_reference_is_the_same_for_all_chunks(monkeypatch):
     assert len(list(target.measure(ToySpace(2), archs, ["latency_ms"]))) == 8
     assert len(loaded) == 8 + 3 + 1, "three chunks with the reference in each, which was tried once before"
     assert len({id(packed) for packed in loaded}) == 8 + 1
+
+
+@pytest.mark.parametrize("reference", TARGETS[:2])
+@pytest.mark.parametrize(("number", "megabytes", "sizes"), [(5, 1e3, [5, 3]), (5, 1e-9, [1] * 8)])
+def test_a_chunk_holds_as_many_networks_as_number_and_weights_allow(reference, number, megabytes, sizes):
+    target = quick(reference)
+    target = replace(target, protocol=replace(target.protocol, chunk=number, chunk_mb=megabytes))
+    archs = [(k, j) for k in range(4) for j in range(2)]
+    found = list(target.measure(ToySpace(2), archs, ["latency_ms"]))
+    assert [one.arch for one in found] == archs
+    beside = [one.reference for one in found]
+    assert [len(list(same)) for _, same in groupby(beside)] == sizes
 
 
 def test_spaces_made_of_others_are_measured_beside_the_same_network():

@@ -43,15 +43,13 @@ class Measurement:
     def value(self) -> float:
         """What is believed of the samples; NaN for a failure. `targets.timing` has the comparison behind it.
 
-        The mean of the lowest third over that of the reference, times the anchor, which takes out the slow drift of the
-        machine; of disturbed samples the smallest, since interference only adds. Without an anchor the smallest alone.
+        The smallest, since interference only adds; beside a steady reference over the reference's smallest, times the
+        anchor, which takes out the slow drift of the machine.
         """
         if not self.samples:
             return float("nan")
-        if self.anchor is None or not self.reference or min(self.reference) <= 0:
-            return min(self.samples)
-        least = _lowest_third if self.steady else min
-        return least(self.samples) / least(self.reference) * self.anchor
+        drifted = 1.0 if self.anchor is None or not self.steady else min(self.reference) / self.anchor
+        return min(self.samples) / drifted
 
     @property
     def steady(self) -> bool:
@@ -77,11 +75,6 @@ class Measurement:
 def steady(reference: Sequence[float], before: float = float("inf")) -> bool:
     """Whether there is a reference, and its median is within 10 % of its minimum or of what it took `before`."""
     return bool(reference) and 0 < median(reference) <= 1.1 * min(*reference, before)
-
-
-def _lowest_third(samples: Sequence[float]) -> float:
-    kept = sorted(samples)[: max(1, round(len(samples) / 3))]
-    return sum(kept) / len(kept)
 
 
 class Target(Protocol):

@@ -22,6 +22,8 @@ from sartor.targets.pack import Failed, Packed
 from sartor.targets.timing import Rounds, Runnable, Timed, drift, interleave, visit
 
 logger = logging.getLogger("sartor")
+PACKED = 24
+"""Networks packed together."""
 PROFILED = 30
 """Inferences that a profile is the median of."""
 ENERGY_ROUNDS = 3
@@ -136,9 +138,7 @@ class LocalTarget(ABC):
             reference, beside = self._reference(space) if archs else (None, {})
         conditions.warn(conditions.conditions(), self.threads)
         watch, before = _Watch(self.protocol.drift), dict.fromkeys(metrics, float("inf"))
-        for start in range(0, len(archs), self.protocol.chunk):
-            chunk = archs[start : start + self.protocol.chunk]
-            packed = self.pack(space, chunk)
+        for chunk, packed in self._chunks(space, archs):
             keys = [space.key(arch) for arch in chunk]
             for name in metrics:
                 with self.settings() as settings:
@@ -150,6 +150,26 @@ class LocalTarget(ABC):
                     failure = {} if one.failed is None else {"stage": one.failed.stage}
                     error = None if one.failed is None else one.failed.error
                     yield Measurement(key, arch, name, one.samples, one.reference, now | failure, error)
+
+    def _chunks(
+        self, space: SearchSpace, archs: Sequence[Architecture]
+    ) -> Iterator[tuple[list[Architecture], list[Packed | Failed]]]:
+        """As many networks at a time as the protocol's number and weights allow."""
+        chunk: list[Architecture] = []
+        packed: list[Packed | Failed] = []
+        weights = 0.0
+        for start in range(0, len(archs), PACKED):
+            some = archs[start : start + PACKED]
+            for arch, one in zip(some, self.pack(space, some)):
+                more = one.megabytes if isinstance(one, Packed) else 0.0
+                if chunk and (len(chunk) == self.protocol.chunk or weights + more > self.protocol.chunk_mb):
+                    yield chunk, packed
+                    chunk, packed, weights = [], [], 0.0
+                chunk.append(arch)
+                packed.append(one)
+                weights += more
+        if chunk:
+            yield chunk, packed
 
     def _reference(self, space: SearchSpace) -> tuple[Packed | None, dict[str, str]]:
         """The same network for every chunk, and which: the first of the space's references that runs."""

@@ -34,6 +34,13 @@ class Packed:
     model: bytes | nn.Module
     inputs: tuple[Tensor, ...]
 
+    @property
+    def megabytes(self) -> float:
+        """What the weights take."""
+        if isinstance(self.model, bytes):
+            return len(self.model) / 1e6
+        return sum(one.numel() * one.element_size() for one in self.model.parameters()) / 1e6
+
 
 @dataclass(frozen=True)
 class Failed:

@@ -1,39 +1,25 @@
 """The honest protocol: networks visited in shuffled, interleaved rounds beside a reference. Knows callables only.
 
-A sample is the fastest run of a visit. What a network's samples (12, one a round) are condensed to was chosen by how
-far two passes over 24 networks of 21 slots at 224 px (1 to 8 ms) differ, 90th percentile in per cent, 4 passes each in
-turn over ten minutes, on a virtual machine of two cores, one thread; other processes kept 0 to 3 cores busy:
+A sample is the fastest run of a visit. A network gets 12, one a round. Rounds go on, up to five times as many, while
+the reference is not steady: its median not within 10 % of its minimum and of what it took in the chunk before, for
+rounds can be slow as a whole. Many networks share a chunk, so that the visits of each are spread over more of what
+neighbours do. How far two passes over 96 networks of .4 to .6 ms differ, 90th percentile in per cent, on a virtual
+machine of two cores whose neighbours left 16 % of the reference's samples within 10 % of its minimum
+(benchmarks/repeatability.py, 4 passes each in turn):
 
-    busy processes                                      0       1       2       3
-    minimum                                            8.8     5.7    10       79
-    minimum / minimum of the reference                 3.6     3.3    13       64
-    mean of the lowest third                           7.9     5.5    18       27
-    the same / that of the reference                   3.4     2.5    55       37
-    median / median of the reference                   3.1     3.1   101        4
-    the same if the reference is steady, or minimum    3.4     2.5    10       79
+    networks a chunk                                 24       96
+    minimum                                         4.0      2.4
+    minimum / minimum of the reference              8.4     10
+    mean of the lowest third                       16       14
+    the same / that of the reference               14        9.5
+    median / median of the reference               11       12
 
-Steady is a reference whose median is within 10 % of its minimum. Dividing takes out the slow drift that dominates when
-the machine is quiet; among other work the reference suffers as much as what it should correct, and minima win because
-interference only adds. No way of condensing helps where nothing was undisturbed (3 processes): conditions say so, and
-so does a warning.
-
-Where the reference is not steady the rounds go on, and what is condensed are the samples of all. On a virtual machine
-whose neighbours disturbed 37 of 52 passes over 23 networks of .2 to .35 ms, two passes differ by (90th percentile, per
-cent), of the reference's minima where it is not steady, and of networks' minima alone:
-
-    up to so many times 12 rounds                       1       2       3       5
-    minimum / minimum of the reference                 13       6.1     4.0     3.2
-    minimum                                            17       4.4     4.1     2.9
-
-To take the steadiest of three passes instead is no better than one (18): 12 rounds can be slow as a whole, which only
-what the reference took before can tell. To visit networks only while the reference runs fast, for twice the time, is
-no better than to go on (4.5 beside 3.3 in 8 passes). The quotient keeps disturbed networks on the scale of the others:
-a ridge regression of 250 networks, half of them disturbed, is off by .017 ms (mean), of minima where the reference is
-not steady by .020, of minima everywhere by .029. So a `Measurement.value` is of lowest thirds where the reference is
-steady and of minima where not, over those of the reference as soon as that was once steady.
-
-Over 2,000 networks in 14 quiet minutes a ridge regression of the minima is off by 3.1 % of the mean, of the corrected
-values by 1.2 %. Samples are stored, so that all of this can be done again.
+Minima win, because interference only adds, and the reference suffers as much as what it should correct. On a quiet
+machine slow drift dominates, and dividing by the reference takes it out: two passes then differed by 8.8 % (minimum)
+or 3.6 % (over that of the reference), and over 2,000 networks in 14 minutes a ridge regression of the minima was off
+by 3.1 % of the mean, of corrected values by 1.2 % (no committed script). So a `Measurement.value` is a minimum, over
+that of the reference where that is steady. Where nothing is undisturbed no way of condensing helps: conditions say so,
+and so does a warning. Samples are stored, so that all of this can be done again.
 """
 
 from __future__ import annotations
@@ -46,6 +32,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sartor.core.method import steady
+from sartor.core.progress import Progress
 from sartor.targets.pack import Failed
 
 Runnable: TypeAlias = Callable[[], object]
@@ -56,13 +43,14 @@ Runnable: TypeAlias = Callable[[], object]
 class Rounds:
     """How networks are timed.
 
-    chunk: networks whose sessions live at one time (the reference comes on top); rounds: visits a network gets;
-    visit_ms, visit_runs: a visit lasts at least that long and that many timed runs; warmup_ms: how long a network
-    runs untimed before the rounds; longest: where the reference is not steady there are up to so many times as many
-    rounds; drift: share by which the reference may move before it is warned about.
+    chunk, chunk_mb: networks whose sessions live at one time (the reference comes on top), and what their weights may
+    take; rounds: visits a network gets; visit_ms, visit_runs: a visit lasts at least that long and that many timed
+    runs; warmup_ms: how long a network runs untimed before the rounds; longest: where the reference is not steady there
+    are up to so many times as many rounds; drift: share by which the reference may move before it is warned about.
     """
 
-    chunk: int = 24
+    chunk: int = 96
+    chunk_mb: float = 512.0
     rounds: int = 12
     visit_ms: float = 15.0
     visit_runs: int = 3
@@ -111,16 +99,23 @@ def interleave(
     everyone = [*runs, *([] if reference is None else [reference])]
     samples: list[list[float]] = [[] for _ in everyone]
     failed = {k: run for k, run in enumerate(everyone) if isinstance(run, Failed)}
-    for done in range(rounds * longest):
-        if done and done % rounds == 0 and (reference is None or len(runs) in failed or steady(samples[-1], before)):
-            break
-        for k in map(int, rng.permutation(len(everyone))):
-            run = everyone[k]
-            if k not in failed and not isinstance(run, Failed):
-                try:
-                    samples[k].append(sample(run))
-                except Exception as error:
-                    failed[k] = Failed.at("run", error)
+    bar = Progress(f"rounds over {len(runs)} networks", rounds)
+    try:
+        for done in range(rounds * longest):
+            if done == bar.total:
+                if reference is None or len(runs) in failed or steady(samples[-1], before):
+                    break
+                bar.total += rounds
+            for k in map(int, rng.permutation(len(everyone))):
+                run = everyone[k]
+                if k not in failed and not isinstance(run, Failed):
+                    try:
+                        samples[k].append(sample(run))
+                    except Exception as error:
+                        failed[k] = Failed.at("run", error)
+            bar.advance()
+    finally:
+        bar.close()
     beside = () if reference is None or len(runs) in failed else tuple(samples[-1])
     return [Timed(failed=failed[k]) if k in failed else Timed(tuple(samples[k]), beside) for k in range(len(runs))]
 
