@@ -34,7 +34,7 @@ class Law:
         self.id, self._ms, self._spread = name, ms, spread
 
     def measure(
-        self, space: SearchSpace, archs: Sequence[Sequence[int]], metrics: Sequence[str]
+        self, space: SearchSpace, archs: Sequence[Sequence[int]], metrics: Sequence[str], known=None
     ) -> Iterator[Measurement]:
         for arch in map(space.canonical, archs):
             ms = self._ms(float(Complexity(space, "macs")([arch])[0]))
@@ -149,7 +149,7 @@ def test_a_width_that_cannot_be_measured_ends_the_zone_and_is_said(
 
 
 def quick() -> OnnxRuntime:
-    return OnnxRuntime(protocol=Rounds(chunk=12, rounds=3, visit_ms=0.5, warmup_ms=0.5))
+    return OnnxRuntime(protocol=Rounds(chunk=12, rounds=3, visit_ms=0.5, warmup_ms=0.5, patience_s=0))
 
 
 def test_layers_lie_under_the_roofs_that_were_measured(store: Store) -> None:

@@ -353,7 +353,7 @@ def test_another_budget_is_another_job(tmp_path: Path) -> None:
 
 def quick() -> OnnxRuntime:
     """The real target with a shorter protocol."""
-    return OnnxRuntime(protocol=Rounds(chunk=8, rounds=3, visit_ms=1.0, warmup_ms=1.0))
+    return OnnxRuntime(protocol=Rounds(chunk=8, rounds=3, visit_ms=1.0, warmup_ms=1.0, patience_s=0))
 
 
 def test_a_space_defined_here_goes_the_whole_way_without_an_edit_of_the_source(tmp_path: Path) -> None:

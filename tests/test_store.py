@@ -54,6 +54,7 @@ def test_the_anchor_is_what_an_undisturbed_reference_cost_first(store):
     assert store.anchor("t", beside((3.0,), "other")) == 3.0
     assert store.anchor("u", beside((4.0,))) == 4.0
     assert store.anchor("t", beside((9.0,), metric="energy_mj")) == 9.0
+    assert store.anchors("t", "latency_ms") == {"r": 5.0, "other": 3.0}
     assert store.anchor("t", measured((1, 0), 2.0)) is None, "nobody says which network it is"
 
 

@@ -55,9 +55,9 @@ def test_rounds_go_on_until_the_reference_is_steady():
         left = iter(sequence)
         return lambda: next(left)
 
-    def rounds(reference, longest=4, **before):
+    def rounds(reference, longest=4, **more):
         own, rng = times(reference), np.random.default_rng(0)
-        ran = interleave([lambda: 1.0], own, lambda run: run(), 2, rng, longest, **before)
+        ran = interleave([lambda: 1.0], own, lambda run: run(), 2, rng, longest, **more)
         assert len(ran[0].samples) == len(ran[0].reference)
         return len(ran[0].samples)
 
@@ -67,6 +67,7 @@ def test_rounds_go_on_until_the_reference_is_steady():
     assert rounds([1.0, 2.0] * 4, longest=1) == 2
     assert rounds([2.0, 2.0, 1.0, 1.0, 1.0, 1.0], before=1.0) == 6, "slow evenly is not steady"
     assert rounds([2.0, 2.0], before=2.0) == 2, "a machine that has become slower is"
+    assert rounds([1.0, 2.0] * 8 + [1.0, 1.0], patience_s=60) == 18, "few rounds do not take long"
 
 
 def test_a_failing_reference_leaves_the_networks_their_numbers():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -91,9 +92,16 @@ class Target(Protocol):
         ...
 
     def measure(
-        self, space: SearchSpace, archs: Sequence[Sequence[int]], metrics: Sequence[str]
+        self,
+        space: SearchSpace,
+        archs: Sequence[Sequence[int]],
+        metrics: Sequence[str],
+        known: Mapping[str, float] = MappingProxyType({}),
     ) -> Iterator[Measurement]:
-        """One measurement per architecture and metric, as they are finished; failures are measurements too."""
+        """One measurement per architecture and metric, as they are finished; failures are measurements too.
+
+        known: what reference networks took undisturbed, by key, in the unit of the metric.
+        """
         ...
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,11 @@ class LocalTarget(ABC):
         return frozenset(name for name, possible in can.items() if possible)
 
     def measure(
-        self, space: SearchSpace, archs: Sequence[Sequence[int]], metrics: Sequence[str]
+        self,
+        space: SearchSpace,
+        archs: Sequence[Sequence[int]],
+        metrics: Sequence[str],
+        known: Mapping[str, float] = MappingProxyType({}),
     ) -> Iterator[Measurement]:
         """One measurement per architecture and metric, a chunk at a time. Raises UserError for metrics it lacks."""
         for name in metrics:
@@ -112,7 +117,7 @@ class LocalTarget(ABC):
                 raise UserError(f"{self.runtime} cannot measure energy_mj here: {energy.LOOKED_FOR}")
             if name not in self.metrics:
                 raise unknown(f"metric of {self.runtime}:", name, self.metrics)
-        return self._measure(space, [space.canonical(arch) for arch in archs], metrics)
+        return self._measure(space, [space.canonical(arch) for arch in archs], metrics, known)
 
     def profile(self, space: SearchSpace, arch: Sequence[int], runs: int = PROFILED) -> dict[str, float]:
         """Milliseconds of one inference by kind of layer, most first; watching them makes the sum more than a latency.
@@ -132,12 +137,13 @@ class LocalTarget(ABC):
         return dict(sorted(spent.items(), key=lambda item: -item[1]))
 
     def _measure(
-        self, space: SearchSpace, archs: Sequence[Architecture], metrics: Sequence[str]
+        self, space: SearchSpace, archs: Sequence[Architecture], metrics: Sequence[str], known: Mapping[str, float]
     ) -> Iterator[Measurement]:
         with self.settings():
             reference, beside = self._reference(space) if archs else (None, {})
         conditions.warn(conditions.conditions(), self.threads)
-        watch, before = _Watch(self.protocol.drift), dict.fromkeys(metrics, float("inf"))
+        watch = _Watch(self.protocol.drift)
+        before = dict.fromkeys(metrics, known.get(beside.get("reference_network", ""), float("inf")))
         for chunk, packed in self._chunks(space, archs):
             keys = [space.key(arch) for arch in chunk]
             for name in metrics:
@@ -196,9 +202,9 @@ class LocalTarget(ABC):
         beside = None if reference is None else self._live(reference)
         seed = hashlib.sha256(json.dumps([name, *keys]).encode()).digest()
         rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
-        longest = self.protocol.longest if name == "latency_ms" else 1
+        more = (self.protocol.longest, self.protocol.patience_s) if name == "latency_ms" else (1, 0.0)
         own = None if isinstance(beside, Failed) else beside
-        return interleave(runs, own, sample, rounds, rng, longest, before), how
+        return interleave(runs, own, sample, rounds, rng, *more, before), how
 
     def _protocol(self, name: str) -> tuple[int, Callable[[Runnable], float], dict[str, Any]]:
         """Rounds, what takes a sample, and a description for the conditions."""

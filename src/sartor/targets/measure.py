@@ -38,7 +38,7 @@ def measure(
     try:
         for metric in metrics:
             missing = [arch for key, arch in wanted.items() if (key, metric) not in found]
-            for one in target.measure(space, missing, [metric]):
+            for one in target.measure(space, missing, [metric], store.anchors(target.id, metric)):
                 store.add(target.id, replace(one, anchor=store.anchor(target.id, one)), sitting, replace=not resume)
                 bar.advance(status=one.error or "")
     finally:

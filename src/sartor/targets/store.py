@@ -170,6 +170,13 @@ class Store:
             return min(found.reference)
         return self.anchor(target_id, found) if first is None else float(first)  # None: another process was first
 
+    def anchors(self, target_id: str, metric: str) -> dict[str, float]:
+        """What reference networks cost when they were first measured undisturbed, by network key."""
+        query = sql.select(_anchors.c.reference, _anchors.c.value)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.where(_anchors.c.target == target_id, _anchors.c.metric == metric))
+            return {row.reference: float(row.value) for row in rows}
+
     # ------------------------------------------------------------------ reading
 
     def known(

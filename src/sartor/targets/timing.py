@@ -1,11 +1,11 @@
 """The honest protocol: networks visited in shuffled, interleaved rounds beside a reference. Knows callables only.
 
-A sample is the fastest run of a visit. A network gets 12, one a round. Rounds go on, up to five times as many, while
-the reference is not steady: its median not within 10 % of its minimum and of what it took in the chunk before, for
-rounds can be slow as a whole. Many networks share a chunk, so that the visits of each are spread over more of what
-neighbours do. How far two passes over 96 networks of .4 to .6 ms differ, 90th percentile in per cent, on a virtual
-machine of two cores whose neighbours left 16 % of the reference's samples within 10 % of its minimum
-(benchmarks/repeatability.py, 4 passes each in turn):
+A sample is the fastest run of a visit. A network gets 12, one a round. Rounds go on, up to five times as many or 20
+seconds, while the reference is not steady: its median not within 10 % of its minimum and of what it took in the chunk
+before or, of the first, what the store says it once took, for rounds can be slow as a whole. Many networks share a
+chunk, so that the visits of each are spread over more of what neighbours do. How far two passes over 96 networks of .4
+to .6 ms differ, 90th percentile in per cent, on a virtual machine of two cores whose neighbours left 16 % of the
+reference's samples within 10 % of its minimum (benchmarks/repeatability.py, 4 passes each in turn):
 
     networks a chunk                                 24       96
     minimum                                         4.0      2.4
@@ -45,8 +45,9 @@ class Rounds:
 
     chunk, chunk_mb: networks whose sessions live at one time (the reference comes on top), and what their weights may
     take; rounds: visits a network gets; visit_ms, visit_runs: a visit lasts at least that long and that many timed
-    runs; warmup_ms: how long a network runs untimed before the rounds; longest: where the reference is not steady there
-    are up to so many times as many rounds; drift: share by which the reference may move before it is warned about.
+    runs; warmup_ms: how long a network runs untimed before the rounds; longest, patience_s: where the reference is not
+    steady there are up to so many times as many rounds, and as many more as fit into so many seconds, for few networks
+    are soon through; drift: share by which the reference may move before it is warned about.
     """
 
     chunk: int = 96
@@ -56,6 +57,7 @@ class Rounds:
     visit_runs: int = 3
     warmup_ms: float = 50.0
     longest: int = 5
+    patience_s: float = 10.0
     drift: float = 0.10
 
 
@@ -88,24 +90,22 @@ def interleave(
     rounds: int,
     rng: np.random.Generator,
     longest: int = 1,
+    patience_s: float = 0.0,
     before: float = float("inf"),
 ) -> list[Timed]:
     """Sample every network once a round, in a new order each round, the reference in its place among them.
 
-    As long as the reference is not steady as many rounds follow, up to `longest` times in all. before: its fastest
-    among the networks timed last; rounds that a neighbour slows down evenly are not steady. Returns one result per
-    entry of `runs`, in order. What a network raises is its failure, and the rest goes on.
+    As long as the reference is not steady as many rounds follow, up to `longest` times in all or `patience_s` seconds,
+    whichever is more. before: what it took earlier, at its fastest; rounds that a neighbour slows down evenly are not
+    steady. Returns one result per entry of `runs`, in order. What a network raises is its failure, and the rest
+    goes on.
     """
     everyone = [*runs, *([] if reference is None else [reference])]
     samples: list[list[float]] = [[] for _ in everyone]
     failed = {k: run for k, run in enumerate(everyone) if isinstance(run, Failed)}
-    bar = Progress(f"rounds over {len(runs)} networks", rounds)
+    bar, began = Progress(f"rounds over {len(runs)} networks", rounds), time.monotonic()
     try:
-        for done in range(rounds * longest):
-            if done == bar.total:
-                if reference is None or len(runs) in failed or steady(samples[-1], before):
-                    break
-                bar.total += rounds
+        while bar.done < bar.total:
             for k in map(int, rng.permutation(len(everyone))):
                 run = everyone[k]
                 if k not in failed and not isinstance(run, Failed):
@@ -114,6 +114,10 @@ def interleave(
                     except Exception as error:
                         failed[k] = Failed.at("run", error)
             bar.advance()
+            alone = reference is None or len(runs) in failed
+            more = bar.done < rounds * longest or time.monotonic() - began < patience_s
+            if bar.done == bar.total and more and not alone and not steady(samples[-1], before):
+                bar.total += rounds
     finally:
         bar.close()
     beside = () if reference is None or len(runs) in failed else tuple(samples[-1])
