@@ -533,11 +533,11 @@ def drawn(summary: dict[str, Any]) -> Any:
     left, right = figure.subplots(1, 2)
     for ax in (left, right):
         quiet(ax, grid="both")
-    there = {row["network"] for row in summary["rows"] if row["seeds"] > 1}
+    rows = [row for row in summary["rows"] if row["seeds"] > 1 and row["latency (ms)"] is not None]
+    there = {row["network"] for row in rows}
     shown = [name for name in (*CORE, "scratch", "layers", "random", "published") if name in there]
     for name, colour in zip(shown, (*CYCLE, INK, MUTED)):
-        mine = [row for row in summary["rows"] if row["network"] == name and row["latency (ms)"] is not None]
-        mine.sort(key=lambda row: row["latency (ms)"])
+        mine = sorted((row for row in rows if row["network"] == name), key=lambda row: row["latency (ms)"])
         x, y = [r["latency (ms)"] for r in mine], [r["accuracy"]["mean"] for r in mine]
         spread = [r["accuracy"]["std"] for r in mine]
         left.errorbar(x, y, spread, marker="o", markersize=4, linewidth=1, color=colour, label=name, capsize=2)
