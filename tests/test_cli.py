@@ -373,8 +373,8 @@ from dataclasses import fields
 from sartor.runs import Run
 from sartor.targets.timing import Rounds
 Run.checkpoint_seconds = 0.0
-quick = {"chunk": 4, "rounds": 2, "visit_ms": 1.0, "visit_runs": 1, "warmup_ms": 1.0, "patience_s": 0, "drift": 9}
-quick["longest"] = 1
+quick = {"chunk": 4, "rounds": 2, "visit_ms": 1.0, "visit_runs": 1, "warmup_ms": 1.0}
+quick |= {"longest": 1, "patience_s": 0.0, "drift": 9.0}
 Rounds.__init__.__defaults__ = tuple(quick.get(f.name, f.default) for f in fields(Rounds))
 from sartor.cli import main
 main()
