@@ -58,7 +58,7 @@ def main() -> None:
     protocol = {name: getattr(Rounds(), name) for name in ("rounds", "longest", "visit_ms", "visit_runs")}
     results = Results(
         "repeatability" + ("_full" if given.full else ""),
-        "Two passes differ by little, also where neighbours disturb; what has no committed figure is not claimed",
+        "Two passes over the same networks differ by little, also where neighbours disturb",
         {**setting, "target": target.id, "protocol": protocol, "chunks": CHUNKS},
     )
     others = [subprocess.Popen([sys.executable, "-c", WORK]) for _ in range(given.busy)]

@@ -194,7 +194,7 @@ class LocalTarget(ABC):
         keys: Sequence[str],
         before: float,
     ) -> tuple[list[Timed], dict[str, Any]]:
-        """Results of one metric, and how they came about; before: the reference's fastest in the last chunk."""
+        """Results of one metric, and how they came about; before: what the reference took earlier."""
         if name == "peak_memory_mb":
             return [self._weigh(one) for one in packed], {}
         rounds, sample, how = self._protocol(name)

@@ -161,14 +161,12 @@ class Store:
         if reference is None or not found.reference:
             return None
         identity = {"target": target_id, "metric": found.metric, "reference": reference}
-        query = sql.select(_anchors.c.value).where(*(_anchors.c[name] == value for name, value in identity.items()))
-        with self._engine.connect() as connection:
-            first = connection.execute(query).scalar_one_or_none()
+        first = self.anchors(target_id, found.metric).get(reference)
         if first is None and not found.steady:
             return None
         if first is None and _insert(self._engine, _anchors, identity | {"value": min(found.reference)}):
             return min(found.reference)
-        return self.anchor(target_id, found) if first is None else float(first)  # None: another process was first
+        return self.anchor(target_id, found) if first is None else first  # None: another process was first
 
     def anchors(self, target_id: str, metric: str) -> dict[str, float]:
         """What reference networks cost when they were first measured undisturbed, by network key."""

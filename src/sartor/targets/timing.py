@@ -1,6 +1,6 @@
 """The honest protocol: networks visited in shuffled, interleaved rounds beside a reference. Knows callables only.
 
-A sample is the fastest run of a visit. A network gets 12, one a round. Rounds go on, up to five times as many or 20
+A sample is the fastest run of a visit. A network gets 12, one a round. Rounds go on, up to five times as many or 10
 seconds, while the reference is not steady: its median not within 10 % of its minimum and of what it took in the chunk
 before or, of the first, what the store says it once took, for rounds can be slow as a whole. Many networks share a
 chunk, so that the visits of each are spread over more of what neighbours do. How far two passes over 96 networks of .4
