@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ def law(macs: float) -> float:
     return 0.1 + (macs / 1e6) ** 1.2
 
 
+def steep(macs: float) -> float:
+    """Milliseconds of a device on which large networks take many times what small ones do, and choices do not add."""
+    return (macs / 1e6) ** 1.5
+
+
 def test_networks_around_a_limit_cost_nearly_that() -> None:
     score = additive(SPACE)
     archs = around(SPACE, score, 10.0, 40)
@@ -37,7 +43,8 @@ def test_networks_around_a_limit_cost_nearly_that() -> None:
     assert around(Ragged(), additive(Ragged()), 4.0, 500), "a small space has some too"
 
 
-def test_a_predictor_for_a_limit_is_right_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("law", [law, steep])
+def test_a_predictor_for_a_limit_is_right_there(law: Callable[[float], float], tmp_path: Path) -> None:
     target, macs = Law(law), Complexity(SPACE, "macs")
     costs = np.array([law(m) for m in macs(SPACE.sample(np.random.default_rng(1), 500))])
     limit = float(0.7 * costs.min())
@@ -45,19 +52,29 @@ def test_a_predictor_for_a_limit_is_right_there(tmp_path: Path) -> None:
     with Store(tmp_path / "store.db") as store:
         for near in (None, limit):
             fit = workflow.fit_predictor("ridge", SPACE, target, samples=200, near=near, store=store)
-            assert 195 <= fit.report["samples"] <= 200, "as many, but none twice"
+            assert 195 <= fit.report["samples"] + fit.report["left_out"] <= 200, "as many, but none twice"
             noise = [np.random.default_rng(2).normal(size=len(s)) for s in SPACE.slots]
             budget = Budget(fit.predictor, limit)
             found = land(SPACE, noise, [budget], SPACE.canonical((0,) * len(SPACE.slots)), rng=np.random.default_rng(0))
             errors.append(abs(law(float(macs([found.architecture])[0])) / limit - 1))
     assert errors[1] < 0.4 * errors[0]
+    assert errors[1] < 0.1
     assert any("near_rmse" in row for row in fit.report["rows"])
 
 
-def test_a_limit_that_is_out_of_reach_changes_nothing(tmp_path: Path) -> None:
+def test_what_is_left_out_lies_far_from_the_limit_and_is_at_most_half(tmp_path: Path) -> None:
+    with Store(tmp_path / "store.db") as store:
+        for near, few in ((None, 0), (1.0, 0), (1e9, 24)):
+            fit = workflow.fit_predictor("ridge", SPACE, Law(steep), samples=60, near=near, store=store)
+            assert fit.report["left_out"] >= few
+            assert fit.report["samples"] >= fit.report["left_out"]
+            assert near is not None or fit.report["left_out"] == 0
+
+
+def test_a_limit_that_is_out_of_reach_adds_no_networks(tmp_path: Path) -> None:
     with Store(tmp_path / "store.db") as store:
         fit = workflow.fit_predictor("ridge", SPACE, Law(law), samples=60, near=1e9, store=store)
-    assert fit.report["samples"] == 48
-    archs = workflow.design(SPACE, 48)
+    assert fit.report["samples"] + fit.report["left_out"] == 48
+    archs = sorted(workflow.design(SPACE, 48), key=lambda arch: float(Complexity(SPACE, "macs")([arch])[0]))[24:]
     plain = Ridge().fit(SPACE, archs, [law(m) for m in Complexity(SPACE, "macs")(archs)], metric=LATENCY)
     assert fit.predictor(archs[:3]) == pytest.approx(plain(archs[:3]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sartor.core import Json, Measurement, SearchSpace, Target, UserError, metric
+from sartor.core import Architecture, F, Json, Measurement, SearchSpace, Target, UserError, metric
 from sartor.predictors import PREDICTORS, Predictor
 from sartor.targets.measure import measure
 from sartor.workflow.measuring import around, design, measure_parts, opened
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from sartor.targets.store import Store
 
 NOISE_SAMPLES = 30
-ONE_IN = 5  # samples lies near the limit, where there is one
+ONE_IN = 5  # samples lies near the limit, where there is one; half of these are drawn by a fit that saw the others
+FAR = 4.0  # times the limit, or a fourth: what costs as much tells little of what is near it
 ENUMERABLE = 20_000
 LEAST = 10  # samples
 
@@ -49,7 +50,9 @@ def fit_predictor(
 
     near: a limit, in the metric's unit, which the predictor is for. A fifth of the samples then are random networks
     close to it, and quality there is reported too: devices are not quite additive, and far from the mean of a space a
-    fit on samples of all of it was up to 10 % off (benchmarks/landing.py).
+    fit on samples of all of it was up to 10 % off (benchmarks/landing.py). Samples that cost over four times the limit
+    or under a fourth of it are left out, down to the half that is nearest: where some choices cost several times what
+    others do, least squares is about these.
     """
     from sartor.predictors.evaluate import evaluate, noise_floor, splits
     from sartor.predictors.ridge import Ridge
@@ -60,35 +63,39 @@ def fit_predictor(
         archs = design(space, samples if near is None else samples - samples // ONE_IN, seed)
         found = measure(space, target, archs, [metric_name], kept)
         again = measure(space, target, archs[:NOISE_SAMPLES], [metric_name], kept, sitting="repeat")
-        if near is not None and sum(one.error is None for one in found) >= LEAST:
-            rough = Ridge().fit(space, archs, [one.value for one in found], metric=metric(metric_name))
-            close = [arch for arch in around(space, rough, near, samples // ONE_IN, seed) if arch not in archs]
-            found += measure(space, target, close, [metric_name], kept)
-            archs += close
+        if near is not None:
+            close = samples // ONE_IN
+            for k, count in enumerate((close // 2, close - close // 2)):
+                known, values = _telling(archs, found, near)
+                if len(known) < LEAST:
+                    break
+                rough = Ridge().fit(space, known, values, metric=metric(metric_name))
+                more = [arch for arch in around(space, rough, near, count, seed + k) if arch not in archs]
+                found += measure(space, target, more, [metric_name], kept)
+                archs += more
         names = compared(name, space, len(archs))
         parts = measure_parts(space, target, metric_name, kept) if "lookup" in names else {}
-    values = np.asarray([one.value for one in found])
-    usable = int(np.isfinite(values).sum())
+    usable = sum(one.error is None for one in found)
     if usable < LEAST:
         raise UserError(
             f"only {usable} of {len(archs)} networks could be measured on {target.id} (first error: "
             f"{next((one.error for one in found if one.error), 'none')}); a predictor needs {LEAST} or more."
         )
+    failed = len(archs) - usable
     floor = _floor(found[: len(again)], again, noise_floor)
+    archs, values = _telling(archs, found, near)
     makers = {n: _maker(n, parts) for n in names}
     rows = evaluate(makers, space, archs, values, metric=metric(metric_name), seed=seed, limit=near, floor=floor)
     chosen = name if name in PREDICTORS else next(str(row["predictor"]) for row in rows if row["default"])
 
-    whole = np.flatnonzero(np.isfinite(values))
-    train, held = next(splits(len(whole), 5, None, seed))
-    known, numbers = [archs[i] for i in whole], values[whole]
+    train, held = next(splits(len(archs), 5, None, seed))
     predicted = {
-        n: make().fit(space, [known[i] for i in train], numbers[train], metric=metric(metric_name))(
-            [known[i] for i in held]
+        n: make().fit(space, [archs[i] for i in train], values[train], metric=metric(metric_name))(
+            [archs[i] for i in held]
         )
         for n, make in makers.items()
     }
-    predictor = makers[chosen]().fit(space, known, numbers, metric=metric(metric_name), target_id=target.id)
+    predictor = makers[chosen]().fit(space, archs, values, metric=metric(metric_name), target_id=target.id)
     report = {
         "metric": metric_name,
         "unit": metric(metric_name).unit,
@@ -96,16 +103,30 @@ def fit_predictor(
         "space": space.spec(),
         "default": chosen,
         "noise_floor": floor,
-        "samples": usable,
-        "failed": len(archs) - usable,
+        "samples": len(archs),
+        "failed": failed,
+        "left_out": usable - len(archs),
         "conditions": next(dict(one.conditions) for one in found if one.error is None),
         "rows": [{k: v for k, v in row.items() if k != "rmse_splits"} for row in rows],
         "points": {
-            "measured": [float(v) for v in numbers[held]],
+            "measured": [float(v) for v in values[held]],
             "predicted": {n: [float(v) for v in p] for n, p in predicted.items()},
         },
     }
     return Fit(predictor, report)
+
+
+def _telling(
+    archs: Sequence[Architecture], found: Sequence[Measurement], near: float | None
+) -> tuple[list[Architecture], F]:
+    """Networks and values that tell of those near a limit: within FAR times it, and half of them in any case."""
+    some = [i for i, one in enumerate(found) if one.error is None]
+    values = np.array([found[i].value for i in some], dtype=np.float64)
+    if near is not None and some:
+        apart = np.abs(np.log(np.maximum(values, 1e-12) / near))
+        told = np.flatnonzero(apart <= max(np.log(FAR), np.median(apart)))
+        some, values = [some[i] for i in told], values[told]
+    return [archs[i] for i in some], values
 
 
 def compared(name: str, space: SearchSpace, samples: int) -> list[str]:
