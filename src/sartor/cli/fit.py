@@ -76,7 +76,7 @@ def add(app: typer.Typer) -> None:
                 "file": str(opened.path / "predictor.safetensors"),
                 **{
                     k: found.report[k]
-                    for k in ("space", "target", "metric", "samples", "failed", "noise_floor", "rows")
+                    for k in ("space", "target", "metric", "samples", "failed", "left_out", "noise_floor", "rows")
                 },
             }
 
@@ -98,7 +98,9 @@ def show(report: dict[str, Json]) -> None:
     from rich.table import Table
 
     unit, floor = report["unit"], report["noise_floor"]
-    table = Table(title=f"{report['metric']} held out" + (f", noise floor {floor:.3g} {unit}" if floor else ""))
+    title = f"{report['metric']} held out" + (f", noise floor {floor:.3g} {unit}" if floor else "")
+    title += f"; {report['left_out']} networks far from the limit left out" if report["left_out"] else ""
+    table = Table(title=title)
     columns = ("rmse", "mae", "kendall", "spearman", "within_5", "within_10")
     for name in ("predictor", *columns):
         table.add_column(name.replace("_", " "), justify="right" if name != "predictor" else "left")

@@ -106,8 +106,9 @@ def conditions(runs: Sequence[Recorded]) -> str:
         if run.fit is not None and (floor := number(run.fit.get("noise_floor"))) is not None
     }
     counts = {
-        run.name: f"{samples:.0f} networks measured"
+        run.name: f"{samples:.0f} networks fitted on"
         + ("" if (failed := number(run.fit.get("failed"))) is None else f", {failed:.0f} failed")
+        + ("" if not (far := number(run.fit.get("left_out"))) else f", {far:.0f} left out as far from the limit")
         for run in runs
         if run.fit is not None and (samples := number(run.fit.get("samples"))) is not None
     }
