@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sartor.core import Architecture, F, Json, Measurement, SearchSpace, Target, UserError, metric
+from sartor.core import Json, Measurement, SearchSpace, Target, UserError, metric
 from sartor.predictors import PREDICTORS, Predictor
 from sartor.targets.measure import measure
 from sartor.workflow.measuring import around, design, measure_parts, opened
@@ -66,10 +66,11 @@ def fit_predictor(
         if near is not None:
             close = samples // ONE_IN
             for k, count in enumerate((close // 2, close - close // 2)):
-                known, values = _telling(archs, found, near)
-                if len(known) < LEAST:
+                told = _telling(found, near)
+                if len(told) < LEAST:
                     break
-                rough = Ridge().fit(space, known, values, metric=metric(metric_name))
+                values = [found[i].value for i in told]
+                rough = Ridge().fit(space, [archs[i] for i in told], values, metric=metric(metric_name))
                 more = [arch for arch in around(space, rough, near, count, seed + k) if arch not in archs]
                 found += measure(space, target, more, [metric_name], kept)
                 archs += more
@@ -81,16 +82,16 @@ def fit_predictor(
             f"only {usable} of {len(archs)} networks could be measured on {target.id} (first error: "
             f"{next((one.error for one in found if one.error), 'none')}); a predictor needs {LEAST} or more."
         )
-    failed = len(archs) - usable
-    floor = _floor(found[: len(again)], again, noise_floor)
-    archs, values = _telling(archs, found, near)
+    failed, told = len(archs) - usable, _telling(found, near)
+    floor = _floor([(found[i], again[i]) for i in told if i < len(again)], noise_floor)
+    archs, values = [archs[i] for i in told], [found[i].value for i in told]
     makers = {n: _maker(n, parts) for n in names}
     rows = evaluate(makers, space, archs, values, metric=metric(metric_name), seed=seed, limit=near, floor=floor)
     chosen = name if name in PREDICTORS else next(str(row["predictor"]) for row in rows if row["default"])
 
     train, held = next(splits(len(archs), 5, None, seed))
     predicted = {
-        n: make().fit(space, [archs[i] for i in train], values[train], metric=metric(metric_name))(
+        n: make().fit(space, [archs[i] for i in train], [values[i] for i in train], metric=metric(metric_name))(
             [archs[i] for i in held]
         )
         for n, make in makers.items()
@@ -109,24 +110,20 @@ def fit_predictor(
         "conditions": next(dict(one.conditions) for one in found if one.error is None),
         "rows": [{k: v for k, v in row.items() if k != "rmse_splits"} for row in rows],
         "points": {
-            "measured": [float(v) for v in values[held]],
+            "measured": [values[i] for i in held],
             "predicted": {n: [float(v) for v in p] for n, p in predicted.items()},
         },
     }
     return Fit(predictor, report)
 
 
-def _telling(
-    archs: Sequence[Architecture], found: Sequence[Measurement], near: float | None
-) -> tuple[list[Architecture], F]:
-    """Networks and values that tell of those near a limit: within FAR times it, and half of them in any case."""
+def _telling(found: Sequence[Measurement], near: float | None) -> list[int]:
+    """Of what did not fail, what tells of networks near a limit: values within FAR times it, in any case half."""
     some = [i for i, one in enumerate(found) if one.error is None]
-    values = np.array([found[i].value for i in some], dtype=np.float64)
-    if near is not None and some:
-        apart = np.abs(np.log(np.maximum(values, 1e-12) / near))
-        told = np.flatnonzero(apart <= max(np.log(FAR), np.median(apart)))
-        some, values = [some[i] for i in told], values[told]
-    return [archs[i] for i in some], values
+    if near is None or not some:
+        return some
+    apart = np.abs(np.log(np.maximum([found[i].value for i in some], 1e-12) / near))
+    return [some[k] for k in np.flatnonzero(apart <= max(np.log(FAR), np.median(apart)))]
 
 
 def compared(name: str, space: SearchSpace, samples: int) -> list[str]:
@@ -144,8 +141,8 @@ def _maker(name: str, parts: Mapping[str, float]) -> Any:
     return lambda: PREDICTORS.make(name, **({"parts": parts} if name == "lookup" else {}))
 
 
-def _floor(first: Sequence[Measurement], second: Sequence[Measurement], rmse: Any) -> float | None:
-    pairs = [(a.value, b.value) for a, b in zip(first, second) if a.error is None and b.error is None]
+def _floor(twice: Sequence[tuple[Measurement, Measurement]], rmse: Any) -> float | None:
+    pairs = [(a.value, b.value) for a, b in twice if a.error is None and b.error is None]
     return float(rmse(*map(np.asarray, zip(*pairs)))) if len(pairs) > 1 else None
 
 
