@@ -293,7 +293,7 @@ class Bench:
             for name, words in (("published", ("keep", "graft")), ("layers", ("keep", "skip"))):
                 kept = {i: [j for j, w in enumerate(s.candidates) if w in words] for i, s in enumerate(space.slots)}
                 only = Restricted(space, kept)
-                budget, quality = Budget(Lifted(latency, only, only.lift), limit), Lifted(estimate, only, only.lift)
+                budget, quality = Budget(Lifted(latency, only, only.lifts), limit), Lifted(estimate, only, only.lifts)
                 try:
                     found = sartor.search("domino", only, None, budget=budget, objectives=[quality], seed=seed)
                 except Unreachable:

@@ -128,6 +128,7 @@ def check_windows(space: SearchSpace, rng: np.random.Generator) -> None:
             assert whole.canonical(lifted) == lifted
             assert window.key(arch) == whole.key(lifted)
             assert window.active(arch) == whole.active(lifted)
+            assert window.lifts([arch]) == [lifted]
             assert window.from_json(json.loads(json.dumps(window.to_json(arch)))) == arch
 
 

@@ -61,7 +61,7 @@ class Evolution(RandomSearch):
         return list(new) or self._random(self.population)
 
     def tell(self, archs: Sequence[Architecture], values: F) -> None:
-        fresh = dict.fromkeys(arch for arch in map(self.space.canonical, archs) if arch not in self.told)
+        fresh = dict.fromkeys(arch for arch in self.space.canonicals(archs) if arch not in self.told)
         super().tell(archs, values)
         self._alive.extend(arch for arch in fresh if np.isfinite(self.told[arch]))
 
@@ -165,7 +165,7 @@ class Population(RandomSearch):
 
     def tell(self, archs: Sequence[Architecture], values: F) -> None:
         super().tell(archs, values)
-        self._waiting -= set(map(self.space.canonical, archs))
+        self._waiting -= set(self.space.canonicals(archs))
 
     @property
     def done(self) -> bool:
@@ -205,13 +205,16 @@ class Population(RandomSearch):
         """Up to `count` new architectures that keep the budgets, from the stream of that name."""
         rng = np.random.default_rng([self.seed, self.generation, zlib.crc32(name.encode())])
         made: dict[Architecture, None] = {}
-        old = known | self.told.keys()
+
+        def fresh(arch: Architecture) -> bool:
+            return arch not in known and arch not in self.told
+
         for _ in range(_ROUNDS):
             if len(made) < count:
-                drawn = [arch for arch in dict.fromkeys(make(rng, _DRAWS)) if arch not in old]
+                drawn = list(filter(fresh, dict.fromkeys(make(rng, _DRAWS))))
                 made |= dict.fromkeys(arch for arch, far in zip(drawn, self.within.distance(drawn)) if far == 0)
         if len(made) < count and self.within.budgets:
-            made |= dict.fromkeys(arch for arch in self.within.repaired(make(rng, _DRAWS)) if arch not in old)
+            made |= dict.fromkeys(filter(fresh, self.within.repaired(make(rng, _DRAWS))))
         return list(made)[:count]
 
     def _picked(self, rng: np.random.Generator, parents: int, *size: int) -> npt.NDArray[np.int64]:

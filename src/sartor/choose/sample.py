@@ -40,7 +40,7 @@ class RandomSearch:
         """Values of architectures, in the order given; NaN is a failure and is not asked for again."""
         if len(archs) != len(values):
             raise ValueError(f"{len(archs)} architectures and {len(values)} values")
-        self.told.update(zip(map(self.space.canonical, archs), map(float, values)))
+        self.told.update(zip(self.space.canonicals(archs), map(float, values)))
 
     def state_dict(self) -> dict[str, Any]:
         return {"told": [[list(arch), value] for arch, value in self.told.items()]}

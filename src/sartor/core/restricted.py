@@ -66,6 +66,10 @@ class Restricted(SearchSpace):
         """The same network as an architecture of the base space."""
         return self.base.canonical(tuple(kept[k] for kept, k in zip(self.keep, self.canonical(arch))))
 
+    def lifts(self, archs: Sequence[Sequence[int]]) -> list[Architecture]:
+        """`lift` of many, at once."""
+        return lifted(self.base, self.keep, self.canonicals(archs))
+
     def spec(self) -> dict[str, Json]:
         keep = {str(i): list(k) for i, k in enumerate(self.keep) if k != tuple(range(len(self.base.slots[i])))}
         return {"space": self.base.name, "base": self.base.spec(), "keep": keep}
@@ -143,11 +147,20 @@ class Restricted(SearchSpace):
         return replace(path, index=self.lift(path.index), gates=tuple(gates), kept=self.keep)
 
 
+def lifted(space: SearchSpace, keep: Sequence[Sequence[int]], archs: Sequence[Architecture]) -> list[Architecture]:
+    """Architectures of `space` from those that choose among the candidates `keep` of each slot."""
+    index = np.array(archs, dtype=np.int64).reshape(len(archs), len(keep))
+    rows = [np.asarray(kept)[index[:, i]] for i, kept in enumerate(keep)]
+    return space.canonical_rows(np.stack(rows, axis=1))
+
+
 class Lifted(Score):
     """A score of one space, asked with architectures of another; lift: makes them architectures of the first."""
 
-    def __init__(self, score: Score, space: SearchSpace, lift: Callable[[Sequence[int]], Architecture]) -> None:
+    def __init__(
+        self, score: Score, space: SearchSpace, lift: Callable[[Sequence[Sequence[int]]], list[Architecture]]
+    ) -> None:
         self.score, self.space, self.metric, self._lift = score, space, score.metric, lift
 
     def __call__(self, archs: Sequence[Sequence[int]]) -> F:
-        return self.score([self._lift(arch) for arch in archs])
+        return self.score(self._lift(archs))

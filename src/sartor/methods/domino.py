@@ -41,7 +41,7 @@ from torch import nn
 from sartor.choose.evolve import Population, Within
 from sartor.choose.solve import check_reachable, standing
 from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
-from sartor.core.restricted import Lifted, Restricted
+from sartor.core.restricted import Lifted, Restricted, lifted
 from sartor.methods.settings.domino import DominoSettings
 from sartor.quality.estimate import Estimate
 from sartor.quality.meta import MetaAccuracy
@@ -80,8 +80,8 @@ class Domino(DominoSettings):
         kept = {i: [k for k in range(len(s)) if k not in useless[i]] for i, s in enumerate(space.slots)}
         only = Restricted(space, kept)
 
-        def lift(arch: Sequence[int]) -> Architecture:
-            return space.canonical(tuple(kept[i][k] for i, k in enumerate(only.canonical(arch))))
+        def lift(archs: Sequence[Sequence[int]]) -> list[Architecture]:
+            return lifted(space, list(kept.values()), only.canonicals(archs))
 
         within = [replace(budget, score=Lifted(budget.score, only, lift)) for budget in budgets]
         known = [
@@ -90,7 +90,7 @@ class Domino(DominoSettings):
             if all(k in kept[i] for i, k in enumerate(arch))
         ]
         chosen, status = self._choose(only, Lifted(accuracy, only, lift), within, run, known)
-        arch = lift(chosen)
+        (arch,) = lift([chosen])
         winner = standing(arch, budgets, status)
         extras: dict[str, Json] = {
             "quality": accuracy.metric.name,
