@@ -5,7 +5,8 @@ public tables grade, and no search sees them. Per seed one supernet, from which 
 
     spos            the supernet stays
     spos, longer    the supernet is trained further on as many images as `published` shifts on, with a schedule as long
-    published       Supernet Shifting as in its code: 640 images a visit, 1e-4, an update a batch, children alone
+    published       Supernet Shifting: 640 images a visit, 1e-4, an update a batch of 32, children alone; norms are
+                    calibrated, as in all searches here
     others          one thing changed at a time: rate, schedule, images a generation, revisiting
 
 Settings are chosen by the first five seeds; what is chosen is judged by five others (`--confirm`), beside both forms of

@@ -203,7 +203,7 @@ class Bench:
         with Run(self.files / f"supernet-{seed}", {"of": self.setting["supernet"]}, seed) as run:
             began = time.monotonic()
             trained = train_supernet(self.space, for_search(self.task), run, **self.setting["supernet"])
-            save_supernet(trained, self.files / f"supernet-{seed}.safetensors")
+            save_supernet(trained, self.files / f"supernet-{seed}.safetensors", self.task)
         middle = tuple(len(slot) // 2 for slot in self.space.slots)
         largest = tuple(len(slot) - 1 for slot in self.space.slots)
         said = SupernetScore(self.space, trained, for_search(self.task))([middle, largest])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from sartor.methods.supernet_shifting import Shifting, SupernetShifting
 from sartor.quality.order import kendall
 from sartor.quality.supernet import SupernetScore, stratified
 from sartor.quality.transfer import classifier, load
-from sartor.runs import Run
+from sartor.runs import Run, read_lines
 from sartor.spaces.complexity import Complexity
 
 SPACE = spaces.get("shufflenet:tiny?width=0.5")
@@ -148,6 +149,20 @@ def test_every_network_asked_about_keeps_its_limits(task, limit, tmp_path) -> No
     assert sum(found.architecture) == max(map(sum, asked))
 
 
+def test_failures_end_no_search_within_a_generation(limit, tmp_path) -> None:
+    asked = []
+
+    def some_fail(space, arch) -> float:
+        asked.append(arch)
+        return float("nan") if len(asked) < 6 else float(sum(arch))
+
+    quality = FunctionScore(SPACE, METRICS["accuracy"], some_fail)
+    sartor.search("spos", SPACE, None, budget=limit, objectives=[quality], run=tmp_path / "r", **QUICK)
+    lines = read_lines(tmp_path / "r" / "search" / "journal.jsonl")
+    assert [line["generation"] for line in lines if line["event"] == "generation"] == [0, 1, 2]
+    assert len(asked) == 6 + 2 * 4
+
+
 def test_draws_spread_a_cost_evenly() -> None:
     space = spaces.get("shufflenet")
     macs = Complexity(space, "macs")
@@ -218,10 +233,39 @@ def test_a_warm_up_trains_the_classifier_alone(task, limit, tmp_path) -> None:
     for steps in (0, 5):
         method = SupernetShifting(**{**SHIFT, "source": str(tmp_path / "old"), "warmup": steps})
         with Run(tmp_path / f"new{steps}", {}) as run:
-            supernet = method.grader(SPACE, [], run, task).supernet
+            supernet = method.grader(SPACE, [], run, described(task, "others")).supernet
             states.append({name: p.detach().clone() for name, p in supernet.named_parameters()})
     apart = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
     assert apart == classifier(supernet, 10)
+
+
+def described(task, name: str):
+    """The same examples as data of another name."""
+    other = copy.copy(task)
+    other.describe = lambda: {**task.describe(), "data": name}
+    return other
+
+
+def test_on_its_own_data_a_supernet_keeps_its_classifier(task, limit, tmp_path) -> None:
+    from safetensors.torch import load_file
+
+    sartor.search("spos", SPACE, task, budget=limit, run=tmp_path / "old", **QUICK)
+    old = load_file(tmp_path / "old" / "search" / "supernet.safetensors")
+    for data, same in ((task, True), (described(task, "others"), False)):
+        method = SupernetShifting(**{**SHIFT, "source": str(tmp_path / "old")})
+        with Run(tmp_path / f"new{same}", {}) as run:
+            new = method.grader(SPACE, [], run, data).supernet.state_dict()
+        assert all(torch.equal(new[name], old[name]) for name in old) is same
+    options = {**SHIFT, "source": str(tmp_path / "old"), "warmup": 5}
+    with pytest.raises(UserError, match="warmup=5 is of a new classifier"):
+        sartor.search("supernet-shifting", SPACE, task, budget=limit, **options)
+
+
+def test_without_calibration_what_was_said_at_the_visit_counts(task, limit, tmp_path) -> None:
+    options = {**SHIFT, "shift_lr": 0.05, "calibration": 0, "revisit": False}
+    found = sartor.search("supernet-shifting", SPACE, task, budget=limit, run=tmp_path / "r", **options)
+    said = [line for line in read_lines(tmp_path / "r" / "search" / "journal.jsonl") if line["event"] == "generation"]
+    assert found.extras["score"] == said[-1]["best"]
 
 
 def test_a_supernet_of_another_space_or_none_is_refused(task, limit, tmp_path) -> None:
@@ -303,17 +347,21 @@ def test_order_is_told_before_and_after_with_a_table_and_with_trainings(tmp_path
     quick = [word for key, value in SHIFT.items() for word in ("--set", f"{key}={value}")]
     space = "nas-bench-macro?width=0.1&resolution=8&channels=1"
     common = ["--data", "digits", "--json"]
-    words = ["search", "supernet-shifting", "--space", space, *common, *quick, "--budget", "1GMACs", "--run", "s"]
-    assert run_cli(*words).exit_code == 0
     macs = Complexity(spaces.get(space), "macs")
     archs = list(macs.space.enumerate())
+    limit = float(np.median(macs(archs)))
+    budget = f"{limit / 1e6}MMACs"
+    words = ["search", "supernet-shifting", "--space", space, *common, *quick, "--budget", budget, "--run", "s"]
+    assert run_cli(*words).exit_code == 0
     rows = [f"{''.join(map(str, arch))},{cost / 1e4}" for arch, cost in zip(archs, macs(archs))]
     (tmp_path / "t.csv").write_text("\n".join(["arch,mean_acc", *rows]))
     by_table = run_cli("bench", "order", "s", *common, "--table", "t.csv", "--accuracy", "mean_acc", "--networks", "12")
     assert by_table.exit_code == 0, by_table.output
     said = json.loads(by_table.stdout)
     assert [row["supernet"] for row in said["rows"]] == ["before", "after"]
-    assert said["points"]["true of the best"] == pytest.approx(sorted(macs(archs) / 1e4, reverse=True)[:10])
+    within = [cost / 1e4 for cost in macs(archs) if cost <= limit]
+    assert said["points"]["true of the best"] == pytest.approx(sorted(within, reverse=True)[:10])
+    assert max(said["points"]["true"]) <= limit / 1e4
     assert run_cli("report", said["run"], "s", "--out", "page.html").exit_code == 0
     page = (tmp_path / "page.html").read_text()
     assert "How well the order of networks is kept" in page

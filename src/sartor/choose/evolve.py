@@ -185,15 +185,15 @@ class Population(RandomSearch):
 
     def _next(self) -> list[Architecture]:
         """Lines 5 to 8."""
-        parents = self.best()[: self.keep]
-        members, left = list(parents), self.population - len(parents)
+        parents, left = self.best()[: self.keep], self.population - self.keep
+        members = list(parents)
         for name, make, count in (
             ("crossover", self._crossed, left // 2),
             ("mutation", self._mutated, left - left // 2),
         ):
             if parents:
                 members += self._made(name, count, partial(make, parents), set(members))
-        return members + self._made("random", self.population - len(members), self._any, set(members))
+        return members + self._made("random", len(parents) + left - len(members), self._any, set(members))
 
     def _made(
         self,

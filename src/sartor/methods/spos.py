@@ -9,7 +9,7 @@ Z. Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sam
                  lines 2 - 11   iterations                                          run.steps
                  line  3        grade each: norms are calibrated on training data   SupernetScore
                  line  4        the best of all so far                              Population.best
-                 lines 5 - 10   crossover, mutation, random ones to fill up         Population._next
+                 lines 5 - 10   crossover, mutation; the code fills up at random    Population._next
                  line  12       the best
 
 The plain method of one supernet, and what Supernet Shifting is compared with.
@@ -43,6 +43,7 @@ from sartor.quality.supernet import Draw, Remembered, SupernetScore, stratified,
 from sartor.quality.transfer import FILE, save
 from sartor.runs import Run, Stateful, write_json
 from sartor.spaces.complexity import Complexity
+from sartor.training.optimise import images_per_epoch
 from sartor.training.tasks import smoothed
 
 
@@ -139,7 +140,7 @@ class SPOS(SPOSSettings):
         if given:
             return Still(Remembered(given[0], run), 0, "what the oracle says")
         supernet, task = self.trained(space, task, run)
-        images = self.epochs * task.length("train")
+        images = self.epochs * images_per_epoch(task, "train", self.batch_size)
         return Still(Remembered(self.graded_by(supernet, space, task), run), images, "what the supernet says")
 
     def trained(self, space: SearchSpace, task: Task | None, run: Run) -> tuple[Any, Task]:
@@ -157,7 +158,7 @@ class SPOS(SPOSSettings):
             draw=self.draw(space),
         )
         if not (run.path / FILE).exists():
-            save(supernet, run.path / FILE)
+            save(supernet, run.path / FILE, task)
         return supernet, task
 
     def smoothed(self, task: Task | None) -> Task:

@@ -2,8 +2,8 @@
 
 B. Zhang et al., "Boosting Order-Preserving and Transferability for Neural Architecture Search: a Joint Architecture
 Refined Search and Fine-tuning Approach", CVPR 2024; ALGORITHMS 2.3. A supernet that was trained on uniformly drawn
-paths orders the whole space well and the best few badly. Evolution visits good networks more often, and shifts it to
-them.
+paths orders the whole space well and the best few badly. What evolution visits comes from good networks, and shifts it
+to them. "The code" is the public code of Supernet Shifting; that of SPOS is named where it is meant.
 
     w of a trained supernet; another data set: with a new classifier      2.3, 2.4   `SupernetShifting.grader`
     for each generation, for each network a of it                         `SPOS.search`
@@ -12,15 +12,18 @@ them.
     the best of the last generations                                      `SPOS._found`, `Shifting.final`
 
 Where we differ, or had to decide:
-  1. `schedule`. The code updates after each of 20 batches of 32 for each network (`per_batch`); the abstract says that
-     the loss is accumulated, and the supernet updated every iteration (`per_iteration`: the mean gradient over a
-     generation, 20 updates in all). "In total 640 samples" fits the code's batches; `per` has the other reading.
+  1. `schedule`. The code updates after each of 20 batches of a network (`per_batch`); the abstract says that the loss
+     is accumulated, and the supernet updated every iteration (`per_iteration`: the mean gradient over a generation, 20
+     updates in all). The code's batches are of 150; "in total 640 samples" (appendix) we read as 20 of 32 a network.
+     `per` has another reading, 640 a generation; 640 in a whole search would be half an image a network.
   2. `revisit`. Scores of networks that stay are of weights that have moved since. Here they are shifted on and graded
      in every generation, which also moves the supernet towards the best; `SupernetShifting.paper()` visits children
-     alone. Either way the ten that may win are graded in the end by the weights as they are then.
+     alone. The ten that may win are graded in the end by the weights as they are then; the code takes what was said
+     at each one's visit.
   3. Batch norms are calibrated for each network before it is graded, as in SPOS; the code, and
-     `SupernetShifting.paper()`, take the statistics that the shift leaves (`calibration=0`). No network is visited as a
-     child twice; the code may.
+     `SupernetShifting.paper()`, take the statistics that the shift leaves (`calibration=0`). Those are of the network
+     that was shifted on last, so that there, too, what was said at the visit counts in the end. No network is visited
+     as a child twice; the code may.
   4. `warmup` trains a new classifier alone before the search: a rate of 1e-4 is slow for random weights. Published:
      none.
   5. Evolution, and several objectives at once (appendix, 5), are those of `methods.spos`. Of several objectives, the
@@ -36,6 +39,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from sartor.core import Architecture, Budget, F, Json, Path, Score, SearchSpace, Task, UserError
@@ -45,7 +49,7 @@ from sartor.methods.spos import SPOS, Grader
 from sartor.quality.supernet import Remembered
 from sartor.quality.transfer import FILE, load, of_run, save, warm_up
 from sartor.runs import Run, Stateful
-from sartor.training.optimise import make_optimiser, steps_per_epoch
+from sartor.training.optimise import images_per_epoch, make_optimiser, steps_per_epoch
 
 SHIFTED = "shifted.safetensors"
 _BATCH = 32
@@ -61,6 +65,7 @@ class Shifting:
     ) -> None:
         self.supernet, self.score, self.task, self.settings, self.run = supernet, score, task, settings, run
         self.metric, self.trained_on, self.shifted_on = score.metric, trained_on, 0
+        self.said: dict[Architecture, float] = {}
         supernet.zero_grad(set_to_none=True)
         self.w = make_optimiser(supernet, "sgd", lr=settings.shift_lr, momentum=0.9, weight_decay=4e-5)
         self.state: Mapping[str, Stateful] = {"shifting": self}
@@ -84,7 +89,8 @@ class Shifting:
         if last and not each:
             self._update()
         self.supernet.eval()
-        return float(self.score([arch])[0])
+        self.said[arch] = float(self.score([arch])[0])
+        return self.said[arch]
 
     def _drawn(self, members: int) -> tuple[int, int]:
         """Batches of a visit, and their size: as many images as wanted, as far as there are so many."""
@@ -100,8 +106,10 @@ class Shifting:
         self.w.zero_grad(set_to_none=True)
 
     def final(self, archs: Sequence[Architecture]) -> F:
-        """By the weights as they are now."""
-        save(self.supernet, self.run.path / SHIFTED)
+        """By the weights as they are now; without calibration as at the last visit, whose statistics were its own."""
+        save(self.supernet, self.run.path / SHIFTED, self.task)
+        if not self.settings.calibration:
+            return np.array([self.said[arch] for arch in archs])
         return Remembered(self.score, self.run.stage("final"))(archs)
 
     def images(self) -> dict[str, Json]:
@@ -114,12 +122,13 @@ class Shifting:
             "w": self.w.state_dict(),
             "gradients": gradients,
             "shifted_on": self.shifted_on,
+            "said": [[list(arch), value] for arch, value in self.said.items()],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.supernet.load_state_dict(state["supernet"])
         self.w.load_state_dict(state["w"])
-        self.shifted_on = state["shifted_on"]
+        self.shifted_on, self.said = state["shifted_on"], {tuple(arch): value for arch, value in state["said"]}
         for name, parameter in self.supernet.named_parameters():
             parameter.grad = state["gradients"][name].to(parameter) if name in state["gradients"] else None
 
@@ -144,22 +153,22 @@ class SupernetShifting(SupernetShiftingSettings, SPOS):
             raise UserError("supernet-shifting trains the supernet that grades; leave scores of quality to spos.")
         if self.source is None:
             supernet, task = self.trained(space, task, run)
-            images = self.epochs * task.length("train")
+            images = self.epochs * images_per_epoch(task, "train", self.batch_size)
         else:
             supernet, task = self._transferred(space, task, run)
-            images = self.warmup * self.batch_size
+            images = self.warmup * min(self.batch_size, task.length("train"))
         score = self.graded_by(supernet, space, task)
         return Shifting(supernet, score, task, self, run, images)
 
     def _transferred(self, space: SearchSpace, task: Task | None, run: Run) -> tuple[Any, Task]:
-        """The supernet of another run with a new classifier (2.4)."""
+        """The supernet of another run, on other data with a new classifier (2.4)."""
         task, begun = self.smoothed(task), run.path / FILE
         torch.manual_seed(run.torch_seed("classifier"))
         supernet: Any = space.supernet()
         if begun.exists():
             load(supernet, begun)
         else:
-            names = load(supernet, of_run(str(self.source)), classes=getattr(task, "classes", 0))
+            names = load(supernet, of_run(str(self.source)), classes=self.replaced(task))
         supernet.to(task.device, memory_format=image_layout(task.device))
         if self.warmup and not begun.exists():
             warm_up(
@@ -173,5 +182,5 @@ class SupernetShifting(SupernetShiftingSettings, SPOS):
                 draw=self.draw(space),
             )
         if not begun.exists():
-            save(supernet, begun)
+            save(supernet, begun, task)
         return supernet.eval(), task

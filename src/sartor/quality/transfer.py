@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -15,14 +16,33 @@ from sartor.runs import Run, write_atomic
 from sartor.training.optimise import make_optimiser
 
 FILE = "supernet.safetensors"
+_DATA = "data"
 
 
-def save(supernet: Any, file: FilePath) -> None:
-    """All weights and statistics, on the CPU; shared ones as often as they are named, of a sub-space those of all."""
+def save(supernet: Any, file: FilePath, task: Task) -> None:
+    """All weights and statistics, on the CPU; shared ones as often as they are named, of a sub-space those of all.
+
+    task: whose data it was trained on, which the file says.
+    """
     from safetensors.torch import save as packed
 
-    state = _whole(supernet).state_dict()
-    write_atomic(file, packed({k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}))
+    state = {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in _whole(supernet).state_dict().items()}
+    write_atomic(file, packed(state, {_DATA: _told(task)}))
+
+
+def of_data(file: FilePath, task: Task) -> bool:
+    """Whether a saved supernet was trained on these data."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as saved:
+            return (saved.metadata() or {}).get(_DATA) == _told(task)
+    except (SafetensorError, OSError):
+        return False  # loading it says what is wrong
+
+
+def _told(task: Task) -> str:
+    return json.dumps(task.describe(), sort_keys=True)
 
 
 def of_run(directory: str) -> FilePath:

@@ -119,3 +119,8 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
 def steps_per_epoch(task: Task, split: Split, size: int) -> int:
     """Batches of one shuffled epoch: a ragged last batch is left out unless it is the only one."""
     return max(1, task.length(split) // size)
+
+
+def images_per_epoch(task: Task, split: Split, size: int) -> int:
+    """Examples of one shuffled epoch."""
+    return steps_per_epoch(task, split, size) * min(size, task.length(split))

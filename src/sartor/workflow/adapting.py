@@ -15,7 +15,7 @@ from sartor.core.progress import progress
 from sartor.core.restricted import Restricted
 from sartor.runs import Run, read_json
 from sartor.workflow.networks import load_architecture
-from sartor.workflow.searching import budgets_of
+from sartor.workflow.searching import budgets_of_run
 
 if TYPE_CHECKING:
     from sartor.quality.blocks import Macs
@@ -50,8 +50,7 @@ class Searched:
         self._source, self._task, self._kept = source, task, read_json(source / "run.json")
         self._asked: Any = None
         self._engine: Any = MathNAS.of(result["settings"])
-        limits, two_sided = self._kept["job"]["budgets"], self._kept["job"]["two_sided"]
-        self._budgets = budgets_of(limits, self._scores(), self._searched, two_sided)
+        self._budgets = budgets_of_run(source, self._searched)
         with self._opened() as run:
             self._asked = self._engine.oracle(self._searched, (), run.stage("search"), task)
         self.space, self.architecture, self.supernet = self._searched, self._found, self._asked.supernet
@@ -87,12 +86,6 @@ class Searched:
 
     def _opened(self) -> Run:
         return Run(self._source, self._kept["job"], self._kept["seed"])
-
-    def _scores(self) -> dict[str, Score]:
-        from sartor.predictors import load
-
-        files = sorted(self._source.glob("predictor-*.safetensors"))
-        return {file.stem.partition("-")[2]: load(file, space=self._searched) for file in files}
 
 
 def adapt(

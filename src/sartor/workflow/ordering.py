@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sartor.core import Architecture, F, Json, Score, SearchSpace, Task, UserError
+from sartor.core import Architecture, Budget, F, Json, Score, SearchSpace, Task, UserError
 from sartor.runs import Run
 from sartor.workflow.networks import load_architecture
+from sartor.workflow.searching import budgets_of_run
+
+_TRIES = 50  # draws of as many networks as are wanted
 
 
 def order_report(
@@ -18,8 +22,9 @@ def order_report(
     """Kendall's tau of a search's supernets against `truth`, over random networks and among the best of them.
 
     source: run of `spos` or `supernet-shifting`; networks: drawn at random (global); best: how many are the best
-    (local), of the whole space where truth is a `table` of it, else of those drawn. Grades, and what is trained for the
-    truth, are kept in the run. Raises UserError for a run without a supernet.
+    (local), of the whole space where truth is a `table` of it, else of those drawn. All are within the limits that the
+    search had. Grades, and what is trained for the truth, are kept in the run. Raises UserError for a run without a
+    supernet, and for one that lacks the predictor of a limit.
     """
     from sartor.methods.supernet_shifting import SHIFTED
     from sartor.quality.order import kendall
@@ -27,10 +32,18 @@ def order_report(
     from sartor.quality.transfer import of_run
 
     space, _ = load_architecture(source)
-    drawn = list(dict.fromkeys(space.sample(run.rng("networks"), networks)))
+    budgets, rng = budgets_of_run(source, space), run.rng("networks")
+    drawn: list[Architecture] = []
+    for _ in range(_TRIES):
+        if len(drawn) < networks:
+            drawn = list(dict.fromkeys([*drawn, *_within(budgets, space.sample(rng, networks))]))[:networks]
     asked = Remembered(truth, run.stage("truth"))
     true = asked(drawn)
-    top = _best(space, truth, best) if table else [drawn[i] for i in np.argsort(-_signed(true, truth))[:best]]
+    top = (
+        _best(_within(budgets, list(space.enumerate())), truth, best)
+        if table
+        else [drawn[i] for i in np.argsort(-_signed(true, truth))[:best]]
+    )
     true_top = asked(top)
     if len(drawn) < 2 or np.isfinite(true).sum() < 2:
         raise UserError("the truth about fewer than two of the networks drawn is known; give more --networks.")
@@ -56,8 +69,14 @@ def _signed(values: F, truth: Score) -> F:
     return np.nan_to_num(values if truth.metric.better == "more" else -values, nan=-np.inf)
 
 
-def _best(space: SearchSpace, truth: Score, count: int) -> list[Architecture]:
-    every = list(space.enumerate())
+def _within(budgets: Sequence[Budget], archs: list[Architecture]) -> list[Architecture]:
+    """Those that are not above a limit."""
+    for budget in budgets if archs else ():
+        archs = [arch for arch, cost in zip(archs, budget.score(archs)) if cost <= budget.interval[1]]
+    return archs
+
+
+def _best(every: list[Architecture], truth: Score, count: int) -> list[Architecture]:
     return [every[i] for i in np.argsort(-_signed(truth(every), truth), kind="stable")[:count]]
 
 

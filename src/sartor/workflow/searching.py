@@ -12,7 +12,7 @@ from sartor.core import Budget, Found, Json, Score, SearchSpace, Task, UserError
 from sartor.core.memory import keep_freed_memory
 from sartor.core.units import COUNTED
 from sartor.methods import METHODS
-from sartor.runs import Run, write_json
+from sartor.runs import Run, read_json, write_json
 from sartor.spaces.windows import Windows
 
 
@@ -29,6 +29,16 @@ def budgets_of(limits: Sequence[str], scores: Mapping[str, Score], space: Search
         budgets.append(score.at(text, "at" if two_sided else "at_most"))
     one_a_metric(budgets)
     return budgets
+
+
+def budgets_of_run(source: Path, space: SearchSpace) -> list[Budget]:
+    """The limits of a search from the command line, by the predictors that its run has kept."""
+    from sartor.predictors import load
+
+    job = read_json(source / "run.json").get("job", {})
+    files = sorted(source.glob("predictor-*.safetensors"))
+    scores: dict[str, Score] = {file.stem.partition("-")[2]: load(file, space=space) for file in files}
+    return budgets_of(job.get("budgets", []), scores, space, job.get("two_sided", False))
 
 
 def one_a_metric(budgets: Sequence[Budget]) -> None:

@@ -15,25 +15,35 @@ if TYPE_CHECKING:
 
 
 class SupernetShiftingSettings(SPOSSettings):
-    """The appendix of Supernet Shifting and its code; values marked (ours) are not published."""
+    """The appendix of Supernet Shifting, for ImageNet-1K, and its code; values marked (ours) are not published."""
 
     asks = False
     transfers = True
     source: str | None = Field(
-        None, description="a run whose supernet is shifted instead of a new one, with another classifier (--from)"
+        None,
+        description="a run whose supernet is shifted instead of a new one; for other data the classifier is new",
     )
     warmup: int = Field(
         0, ge=0, description="with source: first steps, on random paths, in which only the classifier is trained (ours)"
     )
     warmup_lr: float = Field(0.1, gt=0, description="of those (ours)")
-    shift_lr: float = Field(1e-4, ge=0, description="constant; 0: the supernet stays, as in spos")
+    shift_lr: float = Field(1e-4, ge=0, description="constant; 0: the weights stay")
     samples: int = Field(640, ge=2, description="images that the supernet is shifted on")
     per: Literal["architecture", "generation"] = Field(
-        "architecture", description="so many images for each network that is visited (code), or for all of a generation"
+        "architecture",
+        description="so many images for each network that is visited, or about so many for all of a generation",
+    )
+    calibration: int = Field(
+        4,
+        ge=0,
+        description="batches of 256 that norms of a network are calibrated on; paper: 0, as the shift left them",
+    )
+    valid_batches: int | None = Field(
+        None, ge=1, description="batches of 512 that grade it; default all; paper: 24, of the code's 12,500 images"
     )
     schedule: Literal["per_batch", "per_iteration"] = Field(
         "per_batch",
-        description="an update after each batch of 32 (code), or one a generation by the mean gradient (abstract)",
+        description="an update after each batch of 32, or one a generation by the mean gradient (abstract)",
     )
     revisit: bool = Field(
         True, description="networks that stay are shifted on and graded in each generation (ours); paper: false"
@@ -51,9 +61,22 @@ class SupernetShiftingSettings(SPOSSettings):
         if self.source is not None:  # refused before anything is measured
             from sartor.quality.transfer import load, of_run
 
-            if not hasattr(task, "classes"):
-                raise UserError("--from replaces a classifier, and these data have no classes; leave it out.")
-            load(space.supernet(), of_run(self.source), classes=task.classes)
+            load(space.supernet(), of_run(self.source), classes=self.replaced(task))
+
+    def replaced(self, task: Task) -> int | None:
+        """Classes of a new classifier; None where the supernet of `source` was trained on these data."""
+        from sartor.quality.transfer import of_data, of_run
+
+        if of_data(of_run(str(self.source)), task):
+            if self.warmup:
+                raise UserError(
+                    f"warmup={self.warmup} is of a new classifier, and {self.source} has one of these data, which "
+                    "stays; leave it out."
+                )
+            return None
+        if not hasattr(task, "classes"):
+            raise UserError("--from replaces a classifier, and these data have no classes; leave it out.")
+        return int(task.classes)
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
