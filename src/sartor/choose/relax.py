@@ -59,8 +59,8 @@ class Relaxation(nn.Module):
         return self.space.canonical(tuple(log_p.argmax(dim=1).tolist()))
 
     def course(self) -> list[list[float]]:
-        """Per slot the probabilities in per mille, rounded: a line of the journal, for drawing how a search decided."""
-        return [[round(1000 * p) for p in row.tolist()] for row in self.probabilities()]
+        """Per slot the probabilities in per mille: a line of the journal, for drawing how a search decided."""
+        return [[round(1000 * p, 2) for p in row.tolist()] for row in self.probabilities()]
 
     def log_probabilities(self) -> tuple[F, ...]:
         """Per slot (candidates,) float64, detached: the reward of a landing."""

@@ -19,7 +19,9 @@ class NetworkSpaceSearchSettings(Settings):
     depths: int = Field(4, ge=1, description="depths of a window")
     widths: int = Field(32, ge=1, description="widths of a window")
     epochs: int = Field(50, ge=1, description="passes over the data")
-    warmup_epochs: int = Field(15, ge=0, description="first epochs, logits frozen, largest sizes mixed in")
+    warmup_epochs: int | None = Field(
+        None, ge=0, description="first epochs, logits frozen, largest sizes mixed in; default three tenths (15 of 50)"
+    )
     batch_size: int = Field(64, ge=2, description="of weight and logit updates alike")
     lr: float = Field(0.025, gt=0, description="weights: SGD, cosine to 0 (DARTS)")
     momentum: float = Field(0.9, ge=0, lt=1, description="(DARTS)")
@@ -37,8 +39,8 @@ class NetworkSpaceSearchSettings(Settings):
     )
     controller: Literal["settling", "published"] = Field(
         "settling",
-        description="published: a fixed multiplier of |cost / limit - 1|; settling: the nearest distribution that "
-        "meets the budget, after every update (ours)",
+        description="published: a fixed multiplier of |cost / limit - 1| for each budget; settling: the nearest "
+        "distribution whose cost lies in the middle of what lands, after every update (ours)",
     )
     multiplier: float = Field(1.0, ge=0, description="published controller: the multiplier; its value is not stated")
     complexity: Literal["mean", "effective"] = Field(
@@ -54,14 +56,23 @@ class NetworkSpaceSearchSettings(Settings):
         True, description="end with the most probable space inside the budgets instead (ours); paper: false"
     )
     tolerance: float = Field(
-        0.05, gt=0, lt=1, description="share of a limit by which the cost of a space may stay below it, to land (ours)"
+        0.05,
+        gt=0,
+        lt=1,
+        description="share of a limit by which the cost of a space may differ, to land; limits are upper ones unless "
+        "two-sided (ours)",
     )
     accuracy_term: bool = Field(True, description="without it only the budget drives the logits")
 
     def sensible(self, limits: int, objectives: int) -> None:
-        trains_logits(self.epochs, self.warmup_epochs)
+        trains_logits(self.epochs, self.warmup)
         if not limits:
             raise UserError("network-space-search needs a budget; add one such as --budget 100MMACs.")
+
+    @property
+    def warmup(self) -> int:
+        """Epochs of it."""
+        return round(0.3 * self.epochs) if self.warmup_epochs is None else self.warmup_epochs
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
