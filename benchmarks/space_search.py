@@ -1,25 +1,29 @@
 """Network Space Search on CIFAR-10 (JPEG): is the space found better than all of the space it was found in?
 
 Must show (issue Network Space Search, 2, 3, 4, 6, 7). Per seed a supernet of all of the Expanded Space is trained for
-grading alone. Per budget and seed:
+grading alone. Per budget and seed, with budgets in multiply-accumulates and in measured milliseconds:
 
     ours          the default: settling controller, exact mean, landing
     published     fixed multiplier of |cost / target - 1|, effective sizes, the nearest of five draws; logits as fast as
                   ours, since at the published rate they would hardly move in so few updates
-    nas on all    the same with windows of one depth and one width: a search for a network on all of the space
-    latency       ours with a budget in measured milliseconds, which predicts by `pairs`; members are measured afresh
+    random        a space at random of those that land: what a mean at the target is worth without a search
+    all           a search for a network on all of the space: ours with windows of one depth and one width
 
-What is compared: error of uniform members within 10 % of the target, of the space found and of all, graded alike, by
-`valid`, which the searches have seen, too; the mean cost of members; how many draws it takes to land within 10 %,
-uniformly from the space, from all, and from the distribution a search ends with. `nas` trains alone what LightNAS finds
-inside the space, and what it finds on all of it.
+What is compared: error of uniform members within 10 % of the target (`worth`), of the space found and of all, graded
+alike, by `valid`, which the searches have seen, too; how far the mean and the members are from the target; how many
+draws it takes to land within 10 %, uniformly from the space, from all, and from the distribution a search ends with.
+`nas` trains alone what LightNAS finds inside the space, and what it finds on all of it, which has as many epochs but
+no search for a space before. Of latency, members are measured afresh, and all that is said of costs is of what was
+measured; `pairs` predicts, a fit for each limit.
 
-`no task` leaves out the loss of the task, for twelve targets: does any change of a single window come closer?
-`growing` searches for networks in spaces of growing size, and for a space in the largest, at the tightest budget.
+`no task` leaves out the loss of the task, for twelve targets: does any change of a single window bring the mean closer?
+By default a search takes the likeliest space that lands (within 5 %), not the nearest; with a tolerance of .1 % there
+is little to choose. `growing` has searches for a network in spaces of growing size, at the tightest budget, beside the
+search for a space in the largest: how many draws of their last distributions are within 10 %, and how good these are.
 
 Reduced: width, depth, resolution and images, with 4 x 8 windows a stage; full: 16 x 512 as published, on a GPU.
 
-    python benchmarks/space_search.py [--full] [--stage NAME ...] [--seed S ...] [--budget I ...]
+    python benchmarks/space_search.py [--full] [--stage NAME ...] [--kind NAME] [--seed S ...] [--budget I ...]
     python benchmarks/space_search.py [--full] figure     # docs/img/space_search.svg
 """
 
@@ -40,6 +44,7 @@ import sartor
 from common import CACHE, RESULTS, Results, interval, measured_on, parser
 from sartor import workflow
 from sartor.core import Architecture, Budget, F, Score, Unreachable
+from sartor.core.score import TermScore
 from sartor.predictors import load
 from sartor.quality.spaces import LANDED, distribution, draws_to_land, near
 from sartor.quality.supernet import SupernetScore, train_supernet
@@ -55,33 +60,40 @@ from sartor.training.loop import train
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search
 
-STAGES, SEEDS = ("no task", "supernet", "search", "worth", "nas", "latency", "growing"), (0, 1, 2)
-WAYS = ("ours", "published", "nas on all")
-GRADED, DRAWN = 100, 1000
+STAGES, SEEDS = ("no task", "supernet", "search", "worth", "measured", "nas", "growing"), (0, 1, 2)
+KINDS = ("macs", "latency")
+WAYS = {"macs": ("ours", "random", "all", "published"), "latency": ("ours", "random", "all")}
+NO_TASK: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, tolerance 0.1 %": {"tolerance": 0.001},
+    "published": {"paper": True},
+}
+NOT = {("worth", "all"), ("measured", "all"), ("nas", "random"), ("nas", "published"), ("measured", "random")}
+GRADED, DRAWN, MEASURED = 50, 1000, 40
 REDUCED: dict[str, Any] = {
-    "space": "expanded?depth=8&width=32&stem=8&resolution=16",
+    "space": "expanded?depth=8&width=32&stem=8&resolution=12",
     "windows": {"depths": 2, "widths": 4},
-    "data": "parquet:{data}/cifar10?images=10000&resolution=16",
-    "budgets": [2e6, 4e6, 8e6, 16e6],
-    "search": {"epochs": 20, "warmup_epochs": 6, "batch_size": 64},
-    "supernet": {"epochs": 20, "batch_size": 64},
-    "nas": {"epochs": 20, "warmup_epochs": 6, "batch_size": 64},
+    "data": "parquet:{data}/cifar10?images=6000&resolution=12",
+    "budgets": [1e6, 2e6, 4e6, 8e6],
+    "search": {"epochs": 14, "batch_size": 64},
+    "supernet": {"epochs": 30, "batch_size": 64},
+    "nas": {"epochs": 14, "warmup_epochs": 4, "batch_size": 64},
     "recipe": {"epochs": 20, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
     "samples": 300,
-    "growing": [[4, 16], [8, 16], [4, 32], [8, 32]],
-    "floor": 55.0,
+    "growing": [[2, 16], [4, 16], [8, 16]],
+    "floor": 45.0,
 }
 FULL: dict[str, Any] = {
     "space": "expanded",
     "windows": {"depths": 4, "widths": 32},
     "data": "parquet:{data}/cifar10",
     "budgets": [2e8, 6e8, 1.6e9, 4e9],
-    "search": {"epochs": 50, "warmup_epochs": 15, "batch_size": 64},
+    "search": {"epochs": 50, "batch_size": 64},
     "supernet": {"epochs": 50, "batch_size": 64},
     "nas": {"epochs": 50, "warmup_epochs": 15, "batch_size": 64},
     "recipe": {"epochs": 60, "batch_size": 128, "lr": 0.1, "evaluate_every": 0},
     "samples": 300,
-    "growing": [[4, 128], [16, 128], [8, 256], [16, 256], [16, 512]],
+    "growing": [[4, 128], [16, 128], [16, 256]],
     "floor": 90.0,
 }
 
@@ -90,6 +102,8 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("what", nargs="?", default="measure", choices=["measure", "figure"])
     options.add_argument("--stage", choices=STAGES, action="append", help="default all")
+    options.add_argument("--kind", choices=KINDS, action="append", help="of budgets, default both")
+    options.add_argument("--way", choices=WAYS["macs"], action="append", help="default all")
     options.add_argument("--seed", type=int, choices=SEEDS, action="append", help="default all")
     options.add_argument("--budget", type=int, choices=range(4), action="append", help="default all")
     given = options.parse_args()
@@ -99,9 +113,27 @@ def main() -> None:
         drawn(read_json(RESULTS / f"{name}.json")).savefig(out, facecolor="white")
         return
     bench = Bench(FULL if given.full else REDUCED, name)
-    seeds, budgets = given.seed or SEEDS, given.budget or range(len(bench.setting["budgets"]))
     for stage in given.stage or STAGES:
-        bench.stage(stage, seeds, budgets)
+        if stage == "no task":
+            for way in NO_TASK:
+                for target in range(12):
+                    bench.row({"what": stage, "way": way, "target": target}, partial(bench.no_task, way, target))
+            continue
+        for seed in given.seed or SEEDS:
+            if stage == "supernet":
+                bench.row({"what": stage, "seed": seed}, partial(bench.supernet, seed))
+                continue
+            if stage == "growing":
+                for size in range(len(bench.setting["growing"]) + 2):
+                    bench.row({"what": stage, "seed": seed, "size": size}, partial(bench.growing, seed, size))
+                continue
+            for kind in given.kind or KINDS:
+                for way in [w for w in WAYS[kind] if w in (given.way or WAYS[kind])]:
+                    if (stage, way) in NOT or (stage == "measured" and kind == "macs"):
+                        continue
+                    for budget in given.budget or range(len(bench.setting["budgets"])):
+                        cell = {"kind": kind, "way": way, "seed": seed, "budget": budget}
+                        bench.row({"what": stage, **cell}, partial(getattr(bench, stage), **cell))
     bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
 
 
@@ -117,6 +149,7 @@ class Bench:
         self.space: Any = sartor.spaces.get(setting["space"])
         self.windows = Windows(self.space, **setting["windows"])
         self.target = sartor.targets.get("onnxruntime:cpu?threads=1&batch=1")
+        self.store = Store(self.files / "measurements.db")
         self.results = Results(
             name,
             "members of the space found better than those of all at equal cost; 5 draws to land within 10 %",
@@ -127,33 +160,16 @@ class Bench:
                 "seeds": SEEDS,
                 "graded": GRADED,
                 "drawn": DRAWN,
+                "measured": MEASURED,
             },
         )
         self.row = self.results.row
 
-    def stage(self, stage: str, seeds: Any, budgets: Any) -> None:
-        if stage == "no task":
-            for way in ("ours", "published"):
-                for target in range(12):
-                    cell = {"what": stage, "way": way, "target": target}
-                    self.row(cell, lambda w=way, t=target: self.no_task(w, t))
-            return
-        for seed in seeds:
-            if stage == "supernet":
-                self.row({"what": stage, "seed": seed}, lambda s=seed: self.supernet(s))
-                continue
-            if stage == "growing":
-                for size in range(len(self.setting["growing"])):
-                    cell = {"what": stage, "seed": seed, "size": size}
-                    self.row(cell, lambda s=seed, k=size: self.growing(s, k))
-                continue
-            for budget in budgets:
-                if stage == "latency":
-                    self.row({"what": stage, "seed": seed, "budget": budget}, partial(self.latency, seed, budget))
-                    continue
-                for way in WAYS if stage != "worth" else WAYS[:2]:
-                    cell = {"what": stage, "way": way, "seed": seed, "budget": budget}
-                    self.row(cell, partial(getattr(self, stage), way, seed, budget))
+    def needed(self, **cell: Any) -> dict[str, Any]:
+        row = self.results.get(cell)
+        if row is None:
+            raise SystemExit(f"{cell} is missing: run the stage before.")
+        return row
 
     # ------------------------------------------------------------------ costs
 
@@ -161,43 +177,63 @@ class Bench:
     def macs(self) -> Score:
         return Complexity(self.space, "macs")
 
-    def budget(self, i: int) -> Budget:
-        return Budget(self.macs, float(self.setting["budgets"][i]))
+    def budget(self, kind: str, i: int) -> Budget:
+        """Of latency: the median of networks that are within 10 % of the budget in multiply-accumulates."""
+        counted = Budget(self.macs, float(self.setting["budgets"][i]))
+        if kind == "macs":
+            return counted
+        limits = {"what": "limit", "budget": i}
+        limit = self.row(limits, lambda: {"limit (ms)": self.limit(counted)})["limit (ms)"]
+        file = self.files / f"latency-{i}.safetensors"
+        if not file.exists():
+            options = {"samples": self.setting["samples"], "near": limit, "store": self.store}
+            fit = workflow.fit_predictor("pairs", self.space, self.target, **options)
+            fit.predictor.save(file)
+        return Budget(load(file, space=self.space), limit)
+
+    def limit(self, counted: Budget) -> float:
+        some = near(partial(self.space.sample, np.random.default_rng(7)), counted, 30)
+        return float(f"{np.nanmedian(self.times(some, f'limit {counted.limit:g}')):.3g}")
+
+    def times(self, archs: list[Architecture], sitting: str) -> F:
+        """(n,) milliseconds, measured together; NaN for failures."""
+        members = [(self.space, arch) for arch in archs]
+        rows = workflow.compare(members, self.target, ["latency_ms"], self.store, sitting)
+        return np.array([row["latency_ms"] for row in rows], dtype=np.float64)
 
     # ------------------------------------------------------------------ stages
 
     def no_task(self, way: str, target: int) -> dict[str, Any]:
         """Twelve targets from the cheapest space to the dearest, evenly in the logarithm, the ends left out."""
-        costs = mean(self.macs, self.windows)(self.windows.sample(np.random.default_rng(0), 20000))
+        score = mean(self.macs, self.windows)
+        costs = score(self.windows.sample(np.random.default_rng(0), 20000))
         limit = float(np.exp(np.linspace(np.log(costs.min()), np.log(costs.max()), 14)[1:-1][target]))
         options = {**self.setting["windows"], **self.setting["search"], "accuracy_term": False, "arch_lr": None}
-        budget = Budget(self.macs, limit, "at")
         found = sartor.search(
             "network-space-search",
             self.space,
             self.task,
-            budget=budget,
+            budget=Budget(self.macs, limit, "at"),
             seed=target,
-            paper=way == "published",
-            **options,
+            **{**options, **NO_TASK[way]},
         )
-        score = found.budgets[0].score
-        gap = lambda archs: np.abs(score(archs) / limit - 1)  # noqa: E731
-        moves = [
-            (*found.architecture[:i], k, *found.architecture[i + 1 :])
-            for i, slot in enumerate(self.windows.slots)
-            for k in range(len(slot))
-        ]
-        own = float(gap([found.architecture])[0])
-        return {
-            "limit": limit,
-            "architecture": list(found.architecture),
-            "argmax": list(found.argmax.architecture),
-            "gap": own,
-            "gap of the argmax": float(gap([found.argmax.architecture])[0]),
-            "closer moves": int((gap(moves) < own - 1e-12).sum()),
-            "closest move": float(gap(moves).min()),
-        }
+        out: dict[str, Any] = {"limit": limit}
+        for of, arch in (("winner", found.architecture), ("argmax", found.argmax.architecture)):
+            moves = [
+                (*arch[:i], k, *arch[i + 1 :]) for i, slot in enumerate(self.windows.slots) for k in range(len(slot))
+            ]
+            gaps = {name: np.abs(s([arch, *moves]) / limit - 1) for name, s in self.of_spaces(found, score).items()}
+            out[of] = {
+                "architecture": list(arch),
+                **{f"gap, {name}": float(gap[0]) for name, gap in gaps.items()},
+                **{f"closer moves, {name}": int((gap[1:] < gap[0] - 1e-12).sum()) for name, gap in gaps.items()},
+            }
+        return out
+
+    @staticmethod
+    def of_spaces(found: Any, exact: Score) -> dict[str, Score]:
+        """Costs of spaces: the exact mean, and what the search went by."""
+        return {"mean": exact, "its own": found.budgets[0].score}
 
     def supernet(self, seed: int) -> dict[str, Any]:
         with Run(self.files / f"supernet-{seed}", {"of": self.setting["supernet"]}, seed) as run:
@@ -214,76 +250,112 @@ class Bench:
         load_supernet(trained, self.files / f"supernet-{seed}.safetensors")
         return SupernetScore(self.space, trained.to(self.task.device).eval(), for_search(self.task))
 
-    def searched(self, way: str, seed: int, budget: Budget, space: Expanded | None = None) -> Any:
-        options = {**self.setting["windows"], **self.setting["search"], "arch_lr": None}
-        if way == "nas on all":
+    def search(self, kind: str, way: str, seed: int, budget: int) -> dict[str, Any]:
+        of, began = self.budget(kind, budget), time.monotonic()
+        if way == "random":
+            arch, windows = self.lands(of, np.random.default_rng([seed, budget, 2])), self.windows
+            found = {"architecture": list(arch)}
+        else:
+            windows, arch, found = self.searched(way, seed, of, self.space)
+        members = windows.members(arch, np.random.default_rng(seed), DRAWN)
+        every = self.space.sample(np.random.default_rng(seed), 10**5)
+        costs = of.score(members)
+        out: dict[str, Any] = {
+            **found,
+            "seconds": time.monotonic() - began,
+            "windows": [slot.candidates[k] for slot, k in zip(windows.slots, arch)],
+            "limit": of.limit,
+            "mean off (%)": float(100 * abs(costs.mean() / of.limit - 1)),
+            "members off (%)": float(100 * np.abs(costs / of.limit - 1).mean()),
+            "draws, all": _finite(draws_to_land(of.score(every), of)),
+        }
+        if way != "all":  # which has nothing to draw from
+            out["draws, uniform"] = _finite(draws_to_land(costs, of))
+        if way != "random":
+            drawn = self.last(windows, found["permille"], np.random.default_rng(seed))
+            out["draws, of the last distribution"] = _finite(draws_to_land(of.score(drawn), of))
+        return out
+
+    def lands(self, of: Budget, rng: np.random.Generator) -> Architecture:
+        """A space at random of those whose mean is at most 5 % below the limit, as searches of ours end."""
+        score = mean(of.score, self.windows)
+        while True:
+            some = self.windows.sample(rng, 2000)
+            costs = score(some) / of.limit
+            landed = [arch for arch, cost in zip(some, costs) if 0.95 <= cost <= 1.0]
+            if landed:
+                return landed[0]
+
+    def searched(
+        self, way: str, seed: int, of: Budget, space: Expanded
+    ) -> tuple[Windows, Architecture, dict[str, Any]]:
+        options = {**self.setting["windows"], **self.setting["search"], "arch_lr": None, "paper": way == "published"}
+        if way == "all":
             options |= {"depths": 1, "widths": 1}
-        place = self.files / f"{way.replace(' ', '-')}-{seed}-{budget.limit:g}-{(space or self.space).id}"
+        place = self.files / f"{way}-{seed}-{of.score.metric.name}-{of.limit:g}-{space.id}"
         shutil.rmtree(place, ignore_errors=True)
         with Run(place, {"of": way}, seed) as run:
-            found = sartor.search(
-                "network-space-search",
-                space or self.space,
-                self.task,
-                budget=budget,
-                run=run,
-                paper=way != "ours",
-                **options,
-            )
+            found = sartor.search("network-space-search", space, self.task, budget=of, run=run, **options)
         last = [line for line in read_lines(place / "search" / "journal.jsonl") if line.get("event") == "epoch"][-1]
-        return found, [np.array(row, float) / sum(row) for row in last["permille"]]
+        told = {"architecture": list(found.architecture), "status": found.winner.status, "permille": last["permille"]}
+        windows: Any = found.space
+        return windows, found.architecture, told
 
-    def search(self, way: str, seed: int, budget: int) -> dict[str, Any]:
-        began = time.monotonic()
-        found, chances = self.searched(way, seed, self.budget(budget))
-        return {"seconds": time.monotonic() - began, **self.told(found, chances, self.budget(budget), seed)}
-
-    def told(self, found: Any, chances: list[F], budget: Budget, seed: int) -> dict[str, Any]:
-        """The windows, the cost of their networks, and how soon one lands."""
-        rng, windows = np.random.default_rng(seed), found.space
-        members = windows.members(found.architecture, rng, DRAWN)
-        last, costs = self.last(windows, chances, rng), budget.score(members)
-        alone = max(windows.sizes) == 1  # nothing to draw from
-        return {
-            "architecture": list(found.architecture),
-            "landing": found.winner.status,
-            "windows": [slot.candidates[k] for slot, k in zip(windows.slots, found.architecture)],
-            "mean": float(costs.mean()),
-            "deviation (%)": float(100 * (costs.mean() / budget.limit - 1)),
-            "draws, uniform": None if alone else _finite(draws_to_land(costs, budget)),
-            "draws, all": _finite(draws_to_land(budget.score(self.space.sample(rng, 10**5)), budget)),
-            "draws, of the last distribution": _finite(draws_to_land(budget.score(last), budget)),
-        }
-
-    def last(self, windows: Windows, chances: list[F], rng: np.random.Generator) -> list[Architecture]:
+    @staticmethod
+    def last(windows: Windows, permille: list[list[float]], rng: np.random.Generator) -> list[Architecture]:
         """Networks from the distribution that a search ended with."""
+        chances = [np.array(row) / sum(row) for row in permille]
         picks = np.stack([rng.choice(len(p), DRAWN, p=p) for p in chances], axis=1)
         return [windows.members(tuple(arch), rng, 1)[0] for arch in picks.tolist()]
 
-    def worth(self, way: str, seed: int, budget: int) -> dict[str, Any]:
-        known = self.results.get({"what": "search", "way": way, "seed": seed, "budget": budget})
-        assert known is not None, "search first"
-        rng, of, score = np.random.default_rng([seed, budget]), self.budget(budget), self.graded(seed)
+    def worth(self, kind: str, way: str, seed: int, budget: int) -> dict[str, Any]:
+        """Errors of networks within 10 % of the target, of the space and of all."""
+        known, of = self.needed(what="search", kind=kind, way=way, seed=seed, budget=budget), self.budget(kind, budget)
+        rng, score = np.random.default_rng([seed, budget]), self.graded(seed)
         inside = near(partial(self.windows.members, tuple(known["architecture"]), rng), of, GRADED)
-        outside = near(partial(self.space.sample, np.random.default_rng([seed, budget, 1])), of, GRADED)
+        every = {"what": "all", "kind": kind, "seed": seed, "budget": budget}
+        outside = self.row(every, lambda: self.everything(of, score, np.random.default_rng([seed, budget, 1])))
         return {
-            "space": (100 - score(inside)).tolist(),
-            "all": (100 - score(outside)).tolist(),
-            "macs of the space": of.score(inside).tolist(),
-            "macs of all": of.score(outside).tolist(),
+            "space": (100 - score(inside)).tolist() if inside else [],
+            "costs": of.score(inside).tolist(),
+            "all": outside["errors"],
         }
 
-    def nas(self, way: str, seed: int, budget: int) -> dict[str, Any]:
+    def everything(self, of: Budget, score: Score, rng: np.random.Generator) -> dict[str, Any]:
+        drawn = near(partial(self.space.sample, rng), of, GRADED)
+        return {"errors": (100 - score(drawn)).tolist(), "costs": of.score(drawn).tolist()}
+
+    def measured(self, kind: str, way: str, seed: int, budget: int) -> dict[str, Any]:
+        """Members of the space, and of all, measured together."""
+        known, of = self.needed(what="search", kind=kind, way=way, seed=seed, budget=budget), self.budget(kind, budget)
+        rng = np.random.default_rng([seed, budget, 3])
+        members = self.windows.members(tuple(known["architecture"]), rng, MEASURED)
+        outside = self.space.sample(rng, MEASURED)
+        times = self.times([*members, *outside], f"members {way} {seed} {budget}") / of.limit
+        ms, every = times[:MEASURED], times[MEASURED:]
+        ms, every = ms[np.isfinite(ms)], every[np.isfinite(every)]
+        return {
+            "mean off (%)": float(100 * abs(ms.mean() - 1)),
+            "members off (%)": float(100 * np.abs(ms - 1).mean()),
+            "within 10 %": float(np.mean(np.abs(ms - 1) <= LANDED)),
+            "within 10 %, all": float(np.mean(np.abs(every - 1) <= LANDED)),
+        }
+
+    def nas(self, kind: str, way: str, seed: int, budget: int) -> dict[str, Any]:
         """One network, trained alone, that LightNAS finds inside the space, or on all of it."""
-        known = self.results.get({"what": "search", "way": way, "seed": seed, "budget": budget})
-        assert known is not None, "search first"
-        of, place = self.budget(budget), self.files / f"nas-{way.replace(' ', '-')}-{seed}-{budget}"
-        inside: Any = self.space if way == "nas on all" else self.windows.elite(tuple(known["architecture"]))
+        known, of = self.needed(what="search", kind=kind, way=way, seed=seed, budget=budget), self.budget(kind, budget)
+        inside: Any = self.space if way == "all" else self.windows.elite(tuple(known["architecture"]))
+        place = self.files / f"nas-{way}-{seed}-{kind}-{budget}"
         shutil.rmtree(place, ignore_errors=True)
         began = time.monotonic()
+        score = of.score
+        if way != "all":
+            terms = of.score.terms()
+            assert terms is not None  # counted, or by `pairs`
+            score = TermScore(inside, of.score.metric, terms.among(inside.keep))
         try:
             with Run(place, {"of": way}, seed) as run:
-                limit = Budget(Complexity(inside, "macs"), of.limit)
+                limit = Budget(score, of.limit)
                 found = sartor.search("lightnas", inside, self.task, budget=limit, run=run, **self.setting["nas"])
         except Unreachable as error:
             return {"architecture": None, "accuracy": None, "why": str(error)}
@@ -295,49 +367,31 @@ class Bench:
             trained = train(self.space.network(arch), self.task, recipe, run.stage("train"))
         return {
             "architecture": list(arch),
-            "macs": float(of.score([arch])[0]),
+            "cost": float(of.score([arch])[0]),
             "accuracy": trained["value"],
             "seconds of the search": took,
         }
 
-    def latency(self, seed: int, budget: int) -> dict[str, Any]:
-        """The limit is the median latency of networks of all within 10 % of the budget in multiply-accumulates."""
-        some = near(partial(self.space.sample, np.random.default_rng(7)), self.budget(budget), 30)
-        with Store(self.files / "measurements.db") as store:
-            sitting = f"limits {budget}"
-            rows = workflow.compare([(self.space, arch) for arch in some], self.target, ["latency_ms"], store, sitting)
-            limit = float(f"{np.nanmedian(np.array([row['latency_ms'] for row in rows], float)):.3g}")
-            file = self.files / f"latency-{budget}.safetensors"
-            if not file.exists():
-                options = {"samples": self.setting["samples"], "near": limit, "store": store}
-                workflow.fit_predictor("pairs", self.space, self.target, **options).predictor.save(file)
-            of = Budget(load(file, space=self.space), limit)
-            found, chances = self.searched("ours", seed, of)
-            rng = np.random.default_rng(seed)
-            members = self.windows.members(found.architecture, rng, 50)
-            outside = [self.space.sample(rng, 1)[0] for _ in range(50)]
-            again = [(self.space, arch) for arch in (*members, *outside)]
-            rows = workflow.compare(again, self.target, ["latency_ms"], store, f"members {seed} {budget}")
-        ms = np.array([row["latency_ms"] for row in rows], float)
-        return {
-            "limit (ms)": limit,
-            **self.told(found, chances, of, seed),
-            "measured (ms)": ms[:50].tolist(),
-            "measured, all (ms)": ms[50:].tolist(),
-        }
-
     def growing(self, seed: int, size: int) -> dict[str, Any]:
-        """A search for a network in a smaller space; all are parts of the largest, whose supernet grades."""
-        depth, width = self.setting["growing"][size]
-        part = Expanded(**{**_options(self.space), "depth": depth, "width": width})
-        of = Budget(Complexity(part, "macs"), float(self.setting["budgets"][0]))
-        found, chances = self.searched("nas on all", seed, of, part)
-        drawn = self.last(found.space, chances, np.random.default_rng(seed))
+        """Draws of a search's last distribution that are within 10 %; spaces are parts of the largest, which grades.
+
+        size: of the spaces that grow; then the largest, and the search for a space in that, whose runs are there.
+        """
+        parts, of = self.setting["growing"], self.budget("macs", 0)
+        rng = np.random.default_rng(seed)
+        if size < len(parts):
+            depth, width = parts[size]
+            part = Expanded(**{**_options(self.space), "depth": depth, "width": width})
+            windows, _, found = self.searched("all", seed, Budget(Complexity(part, "macs"), of.limit), part)
+        else:
+            part, way = self.space, ("all", "ours")[size - len(parts)]
+            found = self.needed(what="search", kind="macs", way=way, seed=seed, budget=0)
+            windows = Windows(part, 1, 1) if way == "all" else self.windows
+        drawn = self.last(windows, found["permille"], rng)
         landed = [arch for arch, cost in zip(drawn, of.score(drawn)) if abs(cost / of.limit - 1) <= LANDED]
         said: F = self.graded(seed)(landed[:GRADED]) if landed else np.zeros(0)
         return {
-            "depth": depth,
-            "width": width,
+            "of": f"networks, {part.depth} x {part.width}" if windows.depths == 1 else "spaces of the largest",
             "networks": part.size,
             "landed": len(landed) / len(drawn),
             "different": len(set(landed)),
@@ -356,75 +410,94 @@ def _finite(value: float) -> float | None:
 def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
     """Errors at equal cost, deviations, draws, what one search inside gives, moves that come closer, and shapes."""
     of = lambda what: [row for row in rows if row["cell"]["what"] == what]  # noqa: E731
-    worth = {(c["way"], c["budget"], c["seed"]): row for row in of("worth") if (c := row["cell"])}
-    nas = {(c["way"], c["budget"], c["seed"]): row for row in of("nas") if (c := row["cell"])}
-    searches: list[dict[str, Any]] = []
-    for way in WAYS:
-        for budget in sorted({row["cell"]["budget"] for row in of("search")}):
-            mine = [r for r in of("search") if (r["cell"]["way"], r["cell"]["budget"]) == (way, budget)]
-            if not mine:
-                continue
-            seeds = [row["cell"]["seed"] for row in mine]
-            apart = [_apart(w) for s in seeds if (w := worth.get((way, budget, s))) and w["space"]]
-            alone = [n["accuracy"] for s in seeds if (n := nas.get((way, budget, s))) and n["accuracy"] is not None]
-            searches.append(
-                {
-                    "search": way,
-                    "budget": budget,
-                    "seeds": len(mine),
-                    "deviation of the mean (%)": interval([row["deviation (%)"] for row in mine]),
-                    "draws, uniform": [row["draws, uniform"] for row in mine],
-                    "draws, of the last distribution": [row["draws, of the last distribution"] for row in mine],
-                    "draws, all": [row["draws, all"] for row in mine],
-                    "error less that of all (points)": interval(apart) if len(apart) > 1 else None,
-                    "one search inside, accuracy": interval(alone) if len(alone) > 1 else None,
-                    "seconds": float(np.median([row["seconds"] for row in mine])),
-                }
-            )
-    pairs = {}
-    for way in WAYS[:2]:
-        of_seeds = [  # budgets of one seed share the supernet that grades
-            np.mean([_apart(w) for (kind, _, s), w in worth.items() if (kind, s) == (way, seed) and w["space"]])
-            for seed in sorted({s for kind, _, s in worth if kind == way})
-        ]
-        pairs[way] = interval(of_seeds) if len(of_seeds) > 1 else None
-    shapes = [row["architecture"] for row in of("search") if row["cell"]["way"] != "nas on all"]
+    keyed = {
+        what: {(c["kind"], c["way"], c["budget"], c["seed"]): row for row in of(what) if (c := row["cell"])}
+        for what in ("search", "worth", "measured", "nas")
+    }
+    searches = []
+    for kind in KINDS:
+        for way in WAYS[kind]:
+            for budget in range(4):
+                mine = {s: r for (k, w, b, s), r in keyed["search"].items() if (k, w, b) == (kind, way, budget)}
+                if not mine:
+                    continue
+                some = {what: [keyed[what].get((kind, way, budget, s)) for s in mine] for what in keyed}
+                searches.append(
+                    {
+                        "budget of": kind,
+                        "search": way,
+                        "budget": float(next(iter(mine.values()))["limit"]),
+                        "seeds": len(mine),
+                        **{key: _over([r[key] for r in mine.values()]) for key in ("mean off (%)", "members off (%)")},
+                        **{
+                            key: [row.get(key) for row in mine.values()]
+                            for key in ("draws, uniform", "draws, of the last distribution", "draws, all")
+                        },
+                        "error less that of all (points)": _over(
+                            [_apart(r) for r in some["worth"] if r and r["space"]]
+                        ),
+                        "measured, mean off (%)": _over([r["mean off (%)"] for r in some["measured"] if r]),
+                        "measured, within 10 %": [r["within 10 %"] for r in some["measured"] if r],
+                        "measured, within 10 %, all": [r["within 10 %, all"] for r in some["measured"] if r],
+                        "one search inside, accuracy": _over(
+                            [r["accuracy"] for r in some["nas"] if r and r["accuracy"]]
+                        ),
+                        "one search inside, none lands": sum(r["accuracy"] is None for r in some["nas"] if r),
+                        "seconds": float(np.median([row["seconds"] for row in mine.values()])),
+                    }
+                )
+    shapes = []
+    for kind in KINDS:
+        for way in WAYS[kind]:
+            archs = [row["architecture"] for (k, w, *_), row in keyed["search"].items() if (k, w) == (kind, way)]
+            if archs:
+                shapes.append(
+                    {
+                        "budget of": kind,
+                        "search": way,
+                        "d1 <= d3 <= d2": f"{sum(a[0] <= a[4] <= a[2] for a in archs)} of {len(archs)}",
+                        "w1 <= w3 <= w2": f"{sum(a[1] <= a[5] <= a[3] for a in archs)} of {len(archs)}",
+                    }
+                )
     middles = [supernet["middle"] for supernet in of("supernet")]
+    no_task = of("no task")
     return {
         "searches": searches,
-        "error less that of all (points), all budgets": pairs,
+        "pairs of one seed, over budgets": [
+            {
+                "budget of": kind,
+                "search": way,
+                "error less that of all (points)": _paired(keyed, kind, way, "worth", None),
+                "error less that of a space at random (points)": _paired(keyed, kind, way, "worth", "random"),
+                "accuracy of one search inside less on all (points)": _paired(keyed, kind, way, "nas", "all"),
+            }
+            for kind in KINDS
+            for way in WAYS[kind]
+            if way not in ("all",)
+        ],
         "no task": [
             {
                 "search": way,
-                "targets": len(mine := [row for row in of("no task") if row["cell"]["way"] == way]),
-                "no closer move": sum(row["closer moves"] == 0 for row in mine),
-                "gap (%)": float(100 * np.median([row["gap"] for row in mine])),
+                "targets": len(mine := [row for row in no_task if row["cell"]["way"] == way]),
+                "no closer move": sum(row["winner"]["closer moves, mean"] == 0 for row in mine),
+                "no closer move, argmax": sum(row["argmax"]["closer moves, mean"] == 0 for row in mine),
+                "no closer move by its own cost": sum(row["winner"]["closer moves, its own"] == 0 for row in mine),
+                "off (%), median": float(100 * np.median([row["winner"]["gap, mean"] for row in mine])),
             }
-            for way in ("ours", "published")
-            if of("no task")
+            for way in NO_TASK
+            if any(row["cell"]["way"] == way for row in no_task)
         ],
-        "latency": [
-            {
-                "limit (ms)": row["limit (ms)"],
-                "seed": row["cell"]["seed"],
-                "measured, mean (ms)": float(np.nanmean(row["measured (ms)"])),
-                "within 10 %": float(np.mean(np.abs(np.array(row["measured (ms)"]) / row["limit (ms)"] - 1) <= LANDED)),
-                "within 10 %, all": float(
-                    np.mean(np.abs(np.array(row["measured, all (ms)"]) / row["limit (ms)"] - 1) <= LANDED)
-                ),
-            }
-            for row in of("latency")
-        ],
-        "d1 <= d3 <= d2 (by chance 31 %)": _share([a[0] <= a[4] <= a[2] for a in shapes]),
-        "w1 <= w3 <= w2 (by chance 23 %)": _share([a[1] <= a[5] <= a[3] for a in shapes]),
+        "shapes": shapes,
         "growing": [
             {
-                "size": [row["depth"], row["width"]],
-                "seed": row["cell"]["seed"],
-                "landed": row["landed"],
-                "error": float(np.mean(row["errors"])) if row["errors"] else None,
+                "search for": name,
+                "seeds": len(mine := [row for row in of("growing") if row["of"] == name]),
+                "of networks": mine[0]["networks"],
+                "draws within 10 %": _over([row["landed"] for row in mine]),
+                "different": [row["different"] for row in mine],
+                "their error (%)": _over([float(np.mean(row["errors"])) for row in mine if row["errors"]]),
             }
-            for row in of("growing")
+            for name in dict.fromkeys(row["of"] for row in of("growing"))
         ],
         "middle network of the supernets (%)": middles,
         "floor": floor,
@@ -432,12 +505,25 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
     }
 
 
+def _over(values: list[float]) -> dict[str, Any] | None:
+    """Mean and interval over seeds."""
+    return interval(values) if len(values) > 1 else None
+
+
 def _apart(row: dict[str, Any]) -> float:
     return float(np.mean(row["space"]) - np.mean(row["all"]))
 
 
-def _share(held: list[bool]) -> str:
-    return f"{sum(held)} of {len(held)}"
+def _paired(keyed: Any, kind: str, way: str, what: str, other: str | None) -> dict[str, Any] | None:
+    """Of each seed the mean over budgets, which share the supernet that grades; other: None for all of the space."""
+    value = _apart if what == "worth" else lambda row: row["accuracy"]
+    known = {key: row for key, row in keyed[what].items() if row.get("space", True) and row.get("accuracy", True)}
+    by_seed: dict[int, list[float]] = {}
+    for (k, w, budget, seed), row in known.items():
+        beside = (k, other, budget, seed)
+        if (k, w) == (kind, way) and way != other and (other is None or beside in known):
+            by_seed.setdefault(seed, []).append(value(row) - (value(known[beside]) if other else 0.0))
+    return _over([float(np.mean(some)) for some in by_seed.values()])
 
 
 @styled
@@ -447,16 +533,20 @@ def drawn(data: dict[str, Any]) -> Any:
     left, right = figure.subplots(1, 2)
     quiet(left, grid="both")
     quiet(right, grid="both")
-    rows = [row for row in data["rows"] if row["cell"]["what"] == "worth" and row["cell"]["way"] == "ours"]
-    for k, budget in enumerate(sorted({row["cell"]["budget"] for row in rows})):
-        mine = [row for row in rows if row["cell"]["budget"] == budget]
-        for of, style in (("space", "-"), ("all", "--")):
-            macs = np.concatenate([row[f"macs of {'the ' if of == 'space' else ''}{of}"] for row in mine]) / 1e6
-            errors = np.concatenate([row[of] for row in mine])
-            colour = CYCLE[k] if of == "space" else "#9aa2ab"
-            left.scatter(macs, errors, s=4, color=colour, linewidths=0, zorder=2 + (of == "space"))
-            right.step(*distribution(errors), where="post", color=CYCLE[k], linestyle=style,
-                       label=f"{data['settings']['budgets'][budget] / 1e6:g} MMACs, {of}")  # fmt: skip
+    of = lambda **cell: [r for r in data["rows"] if {**r["cell"], **cell} == r["cell"] and "seed" in r["cell"]]  # noqa: E731
+    for budget in range(4):
+        for source, style in (("space", "-"), ("all", "--")):
+            mine = of(what="worth", kind="macs", way="ours", budget=budget) if source == "space" else []
+            mine = mine or of(what="all", kind="macs", budget=budget)
+            if not mine:
+                continue
+            macs = np.concatenate([row["costs"] for row in mine]) / 1e6
+            errors = np.concatenate([row["space" if source == "space" else "errors"] for row in mine])
+            colour = CYCLE[budget] if source == "space" else "#9aa2ab"
+            left.scatter(macs, errors, s=4, color=colour, linewidths=0, zorder=2 + (source == "space"))
+            limit = data["settings"]["budgets"][budget] / 1e6
+            right.step(*distribution(errors), where="post", color=CYCLE[budget], linestyle=style,
+                       label=f"{limit:g} MMACs, {'the space found' if source == 'space' else 'all'}")  # fmt: skip
     left.set(xscale="log", xlabel="multiply-accumulates (M)", ylabel="error by the supernet (%)")
     right.set(xlabel="error by the supernet (%)", ylabel="share of networks")
     right.legend(frameon=False, fontsize=6.5)

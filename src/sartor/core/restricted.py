@@ -118,11 +118,7 @@ class Restricted(SearchSpace):
 
     def count_terms(self, name: str) -> Terms | None:
         terms = self.base.count_terms(name)
-        if terms is None:
-            return None
-        kept = [list(k) for k in self.keep]
-        pair = {(i, j): table[np.ix_(kept[i], kept[j])] for (i, j), table in terms.pair.items()}
-        return Terms(terms.const, tuple(row[k] for row, k in zip(terms.unary, kept)), pair)
+        return None if terms is None else terms.among(self.keep)
 
     def assemble(self, modules: Sequence[nn.Module]) -> nn.Module:
         return self.base.assemble(modules)

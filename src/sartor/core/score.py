@@ -48,6 +48,13 @@ class Terms:
         pair = {key: factor * table for key, table in self.pair.items()}
         return Terms(factor * self.const, tuple(factor * u for u in self.unary), pair, self.over)
 
+    def among(self, keep: Sequence[Sequence[int]]) -> Terms:
+        """The polynomial where only the candidates `keep` of each slot are left."""
+        kept = [list(some) for some in keep]
+        pair = {(i, j): table[np.ix_(kept[i], kept[j])] for (i, j), table in self.pair.items()}
+        over = None if self.over is None else self.over.among(keep)
+        return Terms(self.const, tuple(row[k] for row, k in zip(self.unary, kept)), pair, over)
+
     def soft(self, slots: Sequence[Slot], gates: Sequence[Tensor]) -> Tensor:
         """The same polynomial of gates (a probability or a straight-through one-hot per candidate).
 
