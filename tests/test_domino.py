@@ -237,3 +237,6 @@ def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsy
     subprocess.run(fresh, check=True, cwd=tmp_path)  # a process that has counted nothing yet
     assert "as it came" in (tmp_path / "page.html").read_text()
     assert tuned["value_before"] == pytest.approx(found["value_before"])
+    torch.save(model("mine.py:small").make().state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match="weights"):
+        app([*again, "--weights", "w.pt"], standalone_mode=False)

@@ -14,6 +14,7 @@ from sartor.data.vision import import_torchvision
 from sartor.layers.affine import Affine
 from sartor.reparam.blocks import Anatomy, Block, anatomy
 from sartor.reparam.border import BORDERS
+from sartor.reparam.fold import deployed
 from sartor.reparam.graft import Grafted, candidates, graft
 from sartor.spaces import models as models_of
 from sartor.spaces.complexity import Complexity
@@ -114,6 +115,42 @@ def test_every_border_keeps_its_promise_in_every_candidate(border) -> None:
         apart = float((one.collapse()(x) - one(x)).detach().abs().max())
         exact = border != "ignore" or candidate in ("keep", "skip", "last")  # the last two pad before both
         assert (apart < 1e-12) == exact, candidate
+
+
+def normed(factor: float = 1.0, approximate: str = "none") -> nn.Module:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.norm, self.b = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, 1, 1)
+            self.c, self.d = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, 1, 1, groups=4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.d(self.c(nn.functional.gelu(self.b(self.norm(torch.relu(self.a(x)))), approximate=approximate)))
+            return x + y if factor == 1.0 else torch.add(x, y, alpha=factor)
+
+    return nn.Sequential(Normed())
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_a_block_that_is_kept_is_the_block_wherever_its_norms_and_paddings_are(border) -> None:
+    network, x = random(normed()), torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    (block,) = anatomy(network).blocks
+    kept = graft(block, "keep", border, size=(9, 9)).eval()
+    for one in (kept, kept.collapse(), deployed(kept)):
+        torch.testing.assert_close(one(x), network[0](x))
+
+
+def test_what_a_block_computes_besides_is_refused() -> None:
+    assert len(anatomy(normed()).blocks) == 1
+    for other, words in ((normed(factor=0.1), "with a factor"), (normed(approximate="tanh"), "gelu")):
+        with pytest.raises(UserError, match=words):
+            anatomy(other)
+
+
+def test_norms_of_the_batch_are_left_where_they_are() -> None:
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()]
+    network, x = nn.Sequential(*layers).eval(), torch.randn(2, 3, 6, 6)
+    torch.testing.assert_close(deployed(network)(x), network(x))
 
 
 def test_activations_are_where_the_paper_has_them() -> None:

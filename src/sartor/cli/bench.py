@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sartor.cli.common import Data, Device, JsonFlag, RunDir, Seed, run_job
+from sartor.cli.common import Data, Device, JsonFlag, RunDir, Seed, digest, run_job
 from sartor.core import Json, UserError
 
 WHOLE = ("nas-bench-201", "nas-bench-macro")  # tables that hold every network of their space
@@ -56,7 +55,7 @@ def _add(group: typer.Typer, space: str) -> None:
 
         job = Job(method, accuracy, test or accuracy, tuple(cost or ()), tuple(budget or ()), queries, seeds, cost_rows)
         known = tables.load(space, table)
-        identity = {"verb": "bench", "name": space, "table": _digest(table), **vars(job)}
+        identity = {"verb": "bench", "name": space, "table": digest(table), **vars(job)}
         found = run_job(
             identity, seed, run, json, lambda opened: {"table": str(table), **compare_methods(known, job, opened)}
         )
@@ -120,7 +119,7 @@ def predictors(
     identity = {
         "verb": "bench",
         "name": "predictors",
-        "table": _digest(table),
+        "table": digest(table),
         "space": known.space.spec(),
         "cost": cost,
         "train": sizes,
@@ -171,7 +170,7 @@ def order(
     told: dict[str, Json]
     if table is not None and accuracy is not None and epochs is None:
         truth: Score = tables.load(space, table).score(accuracy)
-        told = {"table": _digest(table), "column": accuracy}
+        told = {"table": digest(table), "column": accuracy}
     elif epochs is not None and table is None and accuracy is None:
         truth, told = TrainedScore(space, view, Recipe(epochs=epochs), seed=seed), {"epochs": epochs}
     else:
@@ -179,7 +178,7 @@ def order(
     identity = {
         "verb": "bench",
         "name": "order",
-        "of": {"run": str(source.resolve()), "supernet": _digest(of_run(str(source)))},
+        "of": {"run": str(source.resolve()), "supernet": digest(of_run(str(source)))},
         "data": task.describe(),
         "truth": told,
         "networks": networks,
@@ -245,7 +244,7 @@ def worth(
         "name": "space",
         "of": windows.to_json(arch),
         "budget": str(budget),
-        **({"predictor": _digest(fitted)} if fitted.exists() else {}),
+        **({"predictor": digest(fitted)} if fitted.exists() else {}),
         "data": task.describe(),
         **options,
     }
@@ -280,7 +279,3 @@ def _sizes(text: str) -> list[int]:
     if min(sizes, default=0) < 2:
         raise UserError(f"--train {text!r} is no list of whole numbers from 2 up; write it like 10,50,100,900.")
     return sizes
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

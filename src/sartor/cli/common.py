@@ -183,6 +183,11 @@ FOUND = (
 """What a verb that searches on the way says of the search."""
 
 
+def digest(file: Path) -> str:
+    """What tells a file from others, whatever its name."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def say_step(what: str) -> None:
     """Name the next step of several, on stderr."""
     typer.echo(f"\n== {what}", err=True)

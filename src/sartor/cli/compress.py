@@ -19,6 +19,7 @@ from sartor.cli.common import (
     Set,
     StoreRef,
     TargetRef,
+    digest,
     run_job,
     run_verb,
     say_step,
@@ -113,6 +114,14 @@ def add(app: typer.Typer) -> None:
             given, stored = where / "given.json", ["--store", store] if store else []
             write_json(given, space.to_json(space.unchanged))
 
+            tested: dict[str, Any] = {}
+            if space.trained:
+                say_step("test the network as it came")
+                with Run(where / "as-it-came", {"verb": "test", "name": "as it came"}, seed) as came:
+                    tested = workflow.test_network(space, space.unchanged, task)
+                    write_json(came.path / "result.json", {"verb": "test", "name": "as it came", **tested})
+                typer.echo(f"{tested['metric']} {tested['value']:.4g}", err=True)
+
             limits = list(budget)
             if shares:
                 say_step("measure the network as it is, in several sittings")
@@ -137,10 +146,6 @@ def add(app: typer.Typer) -> None:
                 *set_words(training),
             )  # fmt: skip
             if space.trained:
-                say_step("test the network as it came")
-                with Run(where / "as-it-came", {"verb": "test", "name": "as it came"}, seed) as came:
-                    tested = workflow.test_network(space, space.unchanged, task)
-                    write_json(came.path / "result.json", {"verb": "test", "name": "as it came", **tested})
                 value = tested["value"]
             else:
                 say_step("train the network as it was, with the same recipe")
@@ -185,6 +190,7 @@ def add(app: typer.Typer) -> None:
         job: dict[str, Any] = {
             "verb": "compress",
             "space": space.spec(),
+            **({} if weights is None else {"weights": digest(weights)}),
             "data": task.describe(),
             "target": found_target.id,
             "budgets": budget,

@@ -17,7 +17,8 @@ Where we differ:
      block have the block's weights, begins with those of the model, is trained on random paths, and grades; `tuned`
      trains each network from them instead.
   3. `predictor`. The order of networks is all that a search takes from it: an estimate from the grades of the proxy
-     does without trainings on the whole task. `Domino.paper()` has the meta-learned one.
+     does without trainings on the whole task. `Domino.paper()` has the meta-learned one. Trainings of proxy and targets
+     have its epochs, batches, rate and decay; warm-up, clipping and what is decayed are those of all of sartor's.
   4. Spaces of up to 2^18 networks are looked at in full, the published ones of MobileNetV2 and ResNet-50 among them:
      what is found is the best by the predictions. In larger ones evolution begins with the networks graded best.
   5. What does not make a block cheaper, on average over networks drawn at random, is no candidate of it: kept, the
@@ -43,7 +44,7 @@ from sartor.choose.solve import check_reachable, standing
 from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
 from sartor.core.restricted import Lifted, Restricted, lifted
 from sartor.methods.settings.domino import DominoSettings
-from sartor.quality.estimate import Estimate
+from sartor.quality.estimate import LEAST, Estimate
 from sartor.quality.meta import MetaAccuracy
 from sartor.quality.sampling import QUICK, admissible
 from sartor.quality.supernet import Remembered, SupernetScore, train_supernet
@@ -117,6 +118,8 @@ class Domino(DominoSettings):
             proxy.log("graded", networks=len(graded), highest=max(graded.values()), lowest=min(graded.values()))
         if guesses(max(graded.values()), small, "valid"):
             logger.warning("even the best grade, %.1f %%, is that of guessing: give more epochs", max(graded.values()))
+        if self.predictor == "estimate" and len(archs) < LEAST:
+            return quality  # of a space of so few networks all are graded
         if self.predictor == "estimate":
             score = Estimate(space, archs, grades, metric=quality.metric, members=QUICK)
             if score.explained < _TOLD:

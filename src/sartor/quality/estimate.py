@@ -6,8 +6,8 @@ outweigh all others; several predictors learn it, each on all folds but one; and
 say of the fold they did not see weighs them (stacking; L. Breiman, Machine Learning 24, 1996), which shrinks what does
 not help to 0. The machines of all folds stay and their mean is the estimate, so that nothing is fitted twice.
 
-Only the sample decides anything. Spaces that can be enumerated are searched by the estimate itself; larger ones by its
-`polynomial`, ridge with pairwise products of choices, which an integer program maximises exactly (`choose.exact`).
+Only the sample decides anything. Spaces that can be enumerated are searched by the estimate itself; larger ones, where
+an integer program chooses (`choose.exact`), by its `polynomial`, ridge with pairwise products of choices.
 """
 
 from __future__ import annotations

@@ -157,6 +157,8 @@ def _read(name: str, module: nn.Module) -> Block:
     if not isinstance(node, fx.Node):
         raise _Ungraftable("it has not one output")
     if node.target in _ADDITIONS and len(node.all_input_nodes) == 2:
+        if node.kwargs.get("alpha", 1) != 1:
+            raise _Ungraftable("maps are added in it with a factor")
         one, other = (_row(module, branch) for branch in node.all_input_nodes)
         chain, shortcut = sorted((one, other), key=lambda row: -_count(row))
         return _checked(name, chain, tuple(shortcut), after)
@@ -239,7 +241,8 @@ def _layer(module: nn.Module, node: fx.Node) -> nn.Module | None:
         layer = module.get_submodule(str(node.target))
         return layer if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d, *ACTIVATIONS, *PASSED_OVER)) else None
     if node.target in _FUNCTIONS:
-        return _FUNCTIONS[node.target]()
+        exact = node.kwargs.get("approximate", "none") == "none"
+        return _FUNCTIONS[node.target]() if exact else None
     return nn.Identity() if getattr(node.target, "__name__", "") in _DROPS else None
 
 

@@ -34,6 +34,8 @@ def fold_batch_norms(network: M) -> M:
         if isinstance(module, nn.Sequential):
             for before, after in zip(range(len(module)), range(1, len(module))):
                 layer, norm = module[before], module[after]
+                if getattr(norm, "running_mean", None) is None:
+                    continue  # no norm, or one of the batch
                 if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     module[before], module[after] = fuse_conv_bn_eval(layer, norm), nn.Identity()
                 elif isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):

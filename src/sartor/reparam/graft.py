@@ -32,7 +32,8 @@ LINEAR, LAST = get_args(Linear), get_args(Last)
 class Grafted(nn.Module):
     """Rows of linear layers with activations between, a shortcut around them, activations behind the sum.
 
-    border: where the rows have their padding, `reparam.border`; size: (height, width) of inputs, for `bias-map`.
+    border: where the rows have their padding, `reparam.border`, None: where the block has it, and nothing is merged;
+    size: (height, width) of inputs, for `bias-map`.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class Grafted(nn.Module):
         between: Sequence[nn.Module],
         shortcut: Sequence[nn.Module] | None,
         after: Sequence[nn.Module],
-        border: Border,
+        border: Border | None,
         size: Pair | None = None,
     ) -> None:
         super().__init__()
-        self.border: Border = border
+        self.border = border
         self.size = size
-        self.rows = nn.ModuleList(nn.Sequential(*converted(row, border)) for row in rows)
+        self.rows = nn.ModuleList(nn.Sequential(*(converted(row, border) if border else row)) for row in rows)
         self.between = nn.ModuleList(between)
         self.shortcut = None if shortcut is None else nn.Sequential(*shortcut)
         self.after = nn.Sequential(*after)
@@ -62,10 +63,12 @@ class Grafted(nn.Module):
         return out
 
     def collapse(self) -> nn.Module:
-        """The same outputs in evaluation from plain layers, one convolution a row.
+        """The same outputs in evaluation from plain layers, one convolution a row; of a block that is kept its own.
 
         The shortcut of a single row is part of its convolution, except with `bias-map`.
         """
+        if self.border is None:
+            return copy.deepcopy(self).eval()
         after = copy.deepcopy(self.after).eval()
         around = None if self.shortcut is None else list(self.shortcut)
         if len(self.rows) == 1 and self.border != "bias-map":
@@ -78,8 +81,8 @@ class Grafted(nn.Module):
         size = self.size
         for row in self.rows:
             layers = list(row.children())
-            rows.append(self._plain(layers, size))
-            if size is not None:
+            rows.append(self._plain(layers, self.border, size))
+            if size is not None and layers:
                 x = next(row.parameters()).new_zeros(1, merged(layers).weight.shape[1], *size)
                 with torch.no_grad():
                     size = rows[-1](x).shape[2:]
@@ -88,10 +91,11 @@ class Grafted(nn.Module):
             return nn.Sequential(*(plain or ()), *after)
         return Grafted([[row] for row in rows], list(between), plain, list(after), "ignore")
 
-    def _plain(self, row: list[nn.Module], size: Pair | None) -> nn.Module:
+    @staticmethod
+    def _plain(row: list[nn.Module], border: Border, size: Pair | None) -> nn.Module:
         if not any(isinstance(layer, nn.Conv2d) for layer in row):
             return copy.deepcopy(nn.Sequential(*row)).eval()  # a norm before everything stays one
-        return collapsed(row, self.border, size)
+        return collapsed(row, border, size)
 
 
 def candidates(block: Block) -> tuple[str, ...]:
@@ -142,7 +146,8 @@ def graft(
         after = [copy.deepcopy(block.chain[gaps[-1]])]
     if (wider, deeper) != (1, 0):
         rows = [enlarged(row, wider, deeper) for row in rows]
-    return Grafted(rows, between, shortcut, after, border, size)
+    # of larger rows nothing is kept as it was
+    return Grafted(rows, between, shortcut, after, border if gone or (wider, deeper) != (1, 0) else None, size)
 
 
 def _sharing(layer: nn.Module) -> nn.Module:

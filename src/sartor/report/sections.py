@@ -284,7 +284,7 @@ def curves(runs: Sequence[Recorded]) -> str:
         return ""
     out = html.heading("Training")
     if drawn:
-        caption = "Each network from scratch with the recipe given under settings; quality where it was evaluated."
+        caption = "Each network by the recipe given under settings; quality where it was evaluated."
         out += html.picture(figures.training_curves(drawn), "Training curves", caption)
     if len(drawn) < len(journals):
         out += html.missing(f"No training journal: {_and([label for label in journals if label not in drawn])}.")

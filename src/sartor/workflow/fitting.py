@@ -118,11 +118,16 @@ def fit_predictor(
 
 
 def _telling(found: Sequence[Measurement], near: float | None) -> list[int]:
-    """Of what did not fail, what tells of networks near a limit: values within FAR times it, in any case half."""
+    """Of what did not fail, what tells of networks near a limit: values within FAR times it, in any case half.
+
+    All where no value is so near: of a limit out of reach either end tells nothing more.
+    """
     some = [i for i, one in enumerate(found) if one.error is None]
     if near is None or not some:
         return some
     apart = np.abs(np.log(np.maximum([found[i].value for i in some], 1e-12) / near))
+    if apart.min() > np.log(FAR):
+        return some
     return [some[k] for k in np.flatnonzero(apart <= max(np.log(FAR), np.median(apart)))]
 
 

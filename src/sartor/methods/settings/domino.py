@@ -43,7 +43,7 @@ class DominoSettings(Settings):
     population: int = Field(
         100,
         ge=2,
-        description="of the evolution, where networks are too many to be looked at (ours, as in Once-for-All)",
+        description="of the evolution, where networks are too many to be looked at (ours)",
     )
     keep: int = Field(25, ge=1, description="members that stay, and are parents (ours, as there)")
     gene_rate: float = Field(0.1, gt=0, le=1, description="of choices drawn anew in a mutation (ours, as there)")
