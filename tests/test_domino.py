@@ -227,7 +227,7 @@ def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsy
     space = Grafts("mine.py:small", channels=1, resolution=8)
     trained = space.network(space.unchanged)
     trained.load_state_dict(load_file(weights))
-    names = model("mine.py:small").make().state_dict()
+    names = [f"module.{name}" for name in model("mine.py:small").make().state_dict()]  # as DataParallel has them
     torch.save(dict(zip(names, trained.state_dict().values())), tmp_path / "w.pt")
     app([*again, "--weights", "w.pt"], standalone_mode=False)
     tuned = json.loads(capsys.readouterr().out)

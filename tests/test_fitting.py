@@ -77,3 +77,12 @@ def test_a_limit_that_is_out_of_reach_changes_nothing(tmp_path: Path) -> None:
     archs = workflow.design(SPACE, 48)
     plain = Ridge().fit(SPACE, archs, [law(m) for m in Complexity(SPACE, "macs")(archs)], metric=LATENCY)
     assert fit.predictor(archs[:3]) == pytest.approx(plain(archs[:3]))
+
+
+def test_a_predictor_that_orders_nothing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(0)
+    for law, words in ((lambda macs: macs / 1e6, 0), (lambda macs: float(noise.uniform(1, 2)), 1)):
+        caplog.clear()
+        with Store(tmp_path / f"{words}.db") as store:
+            workflow.fit_predictor("ridge", SPACE, Law(law), samples=60, store=store)
+        assert caplog.text.count("hardly orders networks") == words

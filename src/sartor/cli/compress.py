@@ -130,7 +130,8 @@ def add(app: typer.Typer) -> None:
                     raise UserError(f"{model} could not be measured on {target}; see `sartor measure {given}`.")
                 limits = [f"{shares[limit] * own:.4g}ms" if limit in shares else limit for limit in budget]
 
-            say_step(f"search grafts within {' and '.join(limits)}")
+            asked = [limit if limit == one else f"{one} of its latency, {limit}" for one, limit in zip(budget, limits)]
+            say_step(f"search grafts within {' and '.join(asked)}")
             common = ("--data", data, "--device", device)
             found = run_verb(
                 "search", where / "search", seed, METHOD, "--space", given, *common,
@@ -171,7 +172,9 @@ def add(app: typer.Typer) -> None:
             blocks += [{"block": name, "became": f"refused: {why}"} for name, why in space.anatomy.refused.items()]
             old, new = side[0]["latency_ms"], side[1]["latency_ms"]
             return {
-                "verdict": _verdict(trained["metric"], value, trained["value"], old, new, shares),
+                "verdict": _verdict(
+                    trained["metric"], value, trained["value"], old, new, _milliseconds(budget, shares, old)
+                ),
                 "target": found_target.id,
                 **{key: found[key] for key in FOUND},
                 "blocks": blocks,
@@ -222,16 +225,24 @@ def _usual(space: Any, target: Any, store: str | None, name: str) -> float | Non
     return median(there) if there else None
 
 
+def _milliseconds(budget: list[str], shares: dict[str, float], old: float | None) -> dict[str, float]:
+    """The limits on latency as they were typed, in milliseconds; shares are of the network as it was, side by side."""
+    typed = {limit: parse_limit(limit) for limit in budget if limit not in shares}
+    absolute = {limit: value for limit, (kind, value) in typed.items() if kind.name == "latency_ms"}
+    return {**absolute, **({limit: share * old for limit, share in shares.items()} if old is not None else {})}
+
+
 def _verdict(
-    metric: str, before: float, after: float, old: float | None, new: float | None, shares: dict[str, float]
+    metric: str, before: float, after: float, old: float | None, new: float | None, limits: dict[str, float]
 ) -> str:
-    """What became of quality and latency, and of the share that was asked for, as they were measured side by side."""
+    """What became of quality and latency, and of what was asked for, as they were measured side by side."""
     quality = f"{metric} {before:.4g} before, {after:.4g} after"
     if old is None or new is None:
         return f"{quality}; latency was not measured"
-    asked = f", {' and '.join(shares)} was asked for" if shares else ""
-    missed = " and missed" if any(new / old > share * (1 + SPARE) for share in shares.values()) else ""
-    return f"{quality}; {100 * new / old:.1f}% of the latency, side by side{asked}{missed}"
+    asked = f", {' and '.join(limits)} was asked for" if limits else ""
+    missed = " and missed" if any(new > limit * (1 + SPARE) for limit in limits.values()) else ""
+    there = "; the network as it was kept that, too" if limits and all(old <= ms for ms in limits.values()) else ""
+    return f"{quality}; {100 * new / old:.1f}% of the latency, side by side{asked}{missed}{there}"
 
 
 def _share(limit: str) -> float:

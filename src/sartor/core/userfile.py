@@ -18,7 +18,8 @@ def function_in(file: str, name: str, does: str) -> Callable[..., Any]:
     """
     path = Path(file).expanduser()
     if not path.is_file():
-        raise UserError(f"there is no file {file}; check the path.")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"there is no file {file}{where}; check the path.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{file} is not a Python file; give FILE.py:FUNCTION.")

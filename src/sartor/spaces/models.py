@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 _WRAPPED = ("state_dict", "model_state_dict", "model")  # where checkpoints keep a state dict
+_PARALLEL = "module."  # before the names of a network that DataParallel trained
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Model:
         try:
             safe = file.suffix == ".safetensors"
             state: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
-            network.load_state_dict(next((state[key] for key in _WRAPPED if key in state), state))
+            state = next((state[key] for key in _WRAPPED if key in state), state)
+            network.load_state_dict({key.removeprefix(_PARALLEL): value for key, value in state.items()})
         except Exception as error:
-            said = " ".join(str(error).split()).partition(". ")[0][:160]
+            said = " ".join(str(error).split()).partition(". ")[0]
+            said = said if len(said) <= 160 else f"{said[:157]}..."
             raise UserError(
                 f"{file} holds no weights of this network ({said}); give a state dict of it, alone or as one of "
                 f"{', '.join(_WRAPPED)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from sartor.workflow.measuring import around, design, measure_parts, opened
 if TYPE_CHECKING:
     from sartor.targets.store import Store
 
+logger = logging.getLogger("sartor")
 NOISE_SAMPLES = 30
 ONE_IN = 5  # samples lies near the limit, where there is one; half of these are drawn by a fit that saw the others
 FAR = 4.0  # times the limit, or a fourth: what costs as much tells little of what is near it
+POOR = 0.5  # Kendall's tau of networks held out; what is fit for a search has .8 and more
 ENUMERABLE = 20_000
 LEAST = 10  # samples
 
@@ -88,6 +91,14 @@ def fit_predictor(
     makers = {n: _maker(n, parts) for n in names}
     rows = evaluate(makers, space, archs, values, metric=metric(metric_name), seed=seed, limit=near, floor=floor)
     chosen = name if name in PREDICTORS else next(str(row["predictor"]) for row in rows if row["default"])
+    tau = next(row["kendall"] for row in rows if row["predictor"] == chosen)
+    if tau < POOR:
+        logger.warning(
+            "what predicts %s hardly orders networks it has not seen (Kendall's tau %.2f): give more --samples, or "
+            "measure on a quieter machine",
+            metric_name,
+            tau,
+        )
 
     train, held = next(splits(len(archs), 5, None, seed))
     predicted = {
