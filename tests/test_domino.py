@@ -199,6 +199,19 @@ def test_it_needs_a_budget_and_data(space) -> None:
             sartor.search("domino", alone, tasks.get("digits"), budget=limit, proxy=proxy)
 
 
+def test_of_a_few_networks_all_are_graded(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = "nn.Conv2d(1, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1)"
+    (tmp_path / "two.py").write_text(
+        f"from torch import nn\ndef two():\n    return nn.Sequential({block}, nn.Flatten(), nn.Linear(4, 10))\n"
+    )
+    space = Grafts("two.py:two", channels=1, resolution=8)
+    assert space.size < 4
+    limit = Budget(Complexity(space, "macs"), 1e12)
+    found = sartor.search("domino", space, tasks.get("digits"), budget=limit, epochs=1, networks=8)
+    assert found.feasible
+
+
 def test_a_given_network_is_compressed_and_exported(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(SMALL)

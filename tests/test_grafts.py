@@ -147,6 +147,24 @@ def test_what_a_block_computes_besides_is_refused() -> None:
             anatomy(other)
 
 
+@pytest.mark.parametrize("border", BORDERS)
+def test_a_block_may_begin_with_an_activation(border) -> None:
+    class Begun(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.b(torch.relu(self.a(torch.relu(x))))
+
+    network, x = nn.Sequential(Begun()).double().eval(), torch.randn(2, 4, 9, 9, dtype=torch.float64)
+    (block,) = anatomy(network).blocks
+    for candidate in candidates(block):
+        one = graft(block, candidate, border, size=(9, 9)).eval()
+        apart = float((one.collapse()(x) - one(x)).detach().abs().max())
+        assert apart < 1e-12 or (border, candidate) in {("ignore", "graft"), ("ignore", "last")}
+
+
 def test_norms_of_the_batch_are_left_where_they_are() -> None:
     layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU()]
     network, x = nn.Sequential(*layers).eval(), torch.randn(2, 3, 6, 6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -256,6 +257,9 @@ def test_on_its_own_data_a_supernet_keeps_its_classifier(task, limit, tmp_path) 
         with Run(tmp_path / f"new{same}", {}) as run:
             new = method.grader(SPACE, [], run, data).supernet.state_dict()
         assert all(torch.equal(new[name], old[name]) for name in old) is same
+    shutil.copytree(tmp_path / "newFalse", tmp_path / "begun" / "search")  # not a step was made on the others
+    again = SupernetShifting(**{**SHIFT, "source": str(tmp_path / "begun")})
+    assert again.replaced(described(task, "others")) == 10
     options = {**SHIFT, "source": str(tmp_path / "old"), "warmup": 5}
     with pytest.raises(UserError, match="warmup=5 is of a new classifier"):
         sartor.search("supernet-shifting", SPACE, task, budget=limit, **options)

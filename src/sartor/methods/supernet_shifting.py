@@ -182,5 +182,5 @@ class SupernetShifting(SupernetShiftingSettings, SPOS):
                 draw=self.draw(space),
             )
         if not begun.exists():
-            save(supernet, begun, task)
+            save(supernet, begun, None if names and not self.warmup else task)
         return supernet.eval(), task

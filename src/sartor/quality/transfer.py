@@ -19,19 +19,19 @@ FILE = "supernet.safetensors"
 _DATA = "data"
 
 
-def save(supernet: Any, file: FilePath, task: Task) -> None:
+def save(supernet: Any, file: FilePath, task: Task | None) -> None:
     """All weights and statistics, on the CPU; shared ones as often as they are named, of a sub-space those of all.
 
-    task: whose data it was trained on, which the file says.
+    task: whose data its classifier was trained on, which the file says; None: on none yet.
     """
     from safetensors.torch import save as packed
 
     state = {k: v.cpu().clone(memory_format=torch.contiguous_format) for k, v in _whole(supernet).state_dict().items()}
-    write_atomic(file, packed(state, {_DATA: _told(task)}))
+    write_atomic(file, packed(state, None if task is None else {_DATA: _told(task)}))
 
 
 def of_data(file: FilePath, task: Task) -> bool:
-    """Whether a saved supernet was trained on these data."""
+    """Whether the classifier of a saved supernet was trained on these data."""
     from safetensors import SafetensorError, safe_open
 
     try:

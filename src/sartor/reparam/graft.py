@@ -118,8 +118,8 @@ def graft(
 
     last: whether a whole graft of a block without an activation behind it gets one.
 
-    wider, deeper: how much larger rows of several convolutions are while they are trained (`reparam.pro`); they share
-    nothing then. Raises UserError for a candidate that it has not.
+    wider, deeper: how much larger merged rows of several convolutions are while they are trained (`reparam.pro`); they
+    share nothing then. Raises UserError for a candidate that it has not.
     """
     if candidate not in candidates(block):
         raise unknown(f"candidate of block {block.name!r}:", candidate, candidates(block))
@@ -144,10 +144,11 @@ def graft(
             rows[-1].append(Affine(_channels(rows[-1])))
     if candidate == "graft" and not after and last == "add":
         after = [copy.deepcopy(block.chain[gaps[-1]])]
+    if candidate == "keep":
+        return Grafted(rows, between, shortcut, after, None, size)
     if (wider, deeper) != (1, 0):
         rows = [enlarged(row, wider, deeper) for row in rows]
-    # of larger rows nothing is kept as it was
-    return Grafted(rows, between, shortcut, after, border if gone or (wider, deeper) != (1, 0) else None, size)
+    return Grafted(rows, between, shortcut, after, border, size)
 
 
 def _sharing(layer: nn.Module) -> nn.Module:

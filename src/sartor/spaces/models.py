@@ -39,12 +39,15 @@ class Model:
             raise UserError(f"there is no file {file}; check the path of the weights.")
         import torch
         from safetensors.torch import load_file
+        from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
         try:
             safe = file.suffix == ".safetensors"
             state: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
             state = next((state[key] for key in _WRAPPED if key in state), state)
-            network.load_state_dict({key.removeprefix(_PARALLEL): value for key, value in state.items()})
+            if not any(key.startswith(_PARALLEL) for key in network.state_dict()):
+                consume_prefix_in_state_dict_if_present(state, _PARALLEL)
+            network.load_state_dict(state)
         except Exception as error:
             said = " ".join(str(error).split()).partition(". ")[0]
             said = said if len(said) <= 160 else f"{said[:157]}..."

@@ -21,7 +21,7 @@ logger = logging.getLogger("sartor")
 NOISE_SAMPLES = 30
 ONE_IN = 5  # samples lies near the limit, where there is one; half of these are drawn by a fit that saw the others
 FAR = 4.0  # times the limit, or a fourth: what costs as much tells little of what is near it
-POOR = 0.5  # Kendall's tau of networks held out; what is fit for a search has .8 and more
+POOR = 0.5  # Kendall's tau of networks held out, below which a search is warned of it
 ENUMERABLE = 20_000
 LEAST = 10  # samples
 

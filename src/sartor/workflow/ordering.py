@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sartor.core import Architecture, Budget, F, Json, Score, SearchSpace, Task, UserError
+from sartor.core import Architecture, F, Json, Score, SearchSpace, Task, UserError
 from sartor.runs import Run
 from sartor.workflow.networks import load_architecture
 from sartor.workflow.searching import budgets_of_run
@@ -28,6 +27,7 @@ def order_report(
     """
     from sartor.methods.supernet_shifting import SHIFTED
     from sartor.quality.order import kendall
+    from sartor.quality.sampling import admissible
     from sartor.quality.supernet import Remembered
     from sartor.quality.transfer import of_run
 
@@ -36,11 +36,11 @@ def order_report(
     drawn: list[Architecture] = []
     for _ in range(_TRIES):
         if len(drawn) < networks:
-            drawn = list(dict.fromkeys([*drawn, *_within(budgets, space.sample(rng, networks))]))[:networks]
+            drawn = list(dict.fromkeys([*drawn, *admissible(space.sample(rng, networks), budgets)]))[:networks]
     asked = Remembered(truth, run.stage("truth"))
     true = asked(drawn)
     top = (
-        _best(_within(budgets, list(space.enumerate())), truth, best)
+        _best(admissible(list(space.enumerate()), budgets), truth, best)
         if table
         else [drawn[i] for i in np.argsort(-_signed(true, truth))[:best]]
     )
@@ -67,13 +67,6 @@ def order_report(
 
 def _signed(values: F, truth: Score) -> F:
     return np.nan_to_num(values if truth.metric.better == "more" else -values, nan=-np.inf)
-
-
-def _within(budgets: Sequence[Budget], archs: list[Architecture]) -> list[Architecture]:
-    """Those that are not above a limit."""
-    for budget in budgets if archs else ():
-        archs = [arch for arch, cost in zip(archs, budget.score(archs)) if cost <= budget.interval[1]]
-    return archs
 
 
 def _best(every: list[Architecture], truth: Score, count: int) -> list[Architecture]:
