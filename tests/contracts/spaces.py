@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sartor.core import Path, SearchSpace, UserError
+from sartor.core import Path, SearchSpace, SoftScore, UserError
 from sartor.core.restricted import Restricted
-from sartor.spaces.complexity import Complexity, count_part
+from sartor.spaces.complexity import COUNTED, Complexity, count_part
 
 _CHILD = """
 import json, sys
@@ -42,7 +42,7 @@ def check_space(
     check_windows(space, rng)
     if space.local_parts:
         check_local_parts(space, archs)
-    if networks and space.counts_add_up:
+    if networks and isinstance(Complexity(space, "macs"), SoftScore):
         check_counts(space, archs[:8])
     if networks:
         for arch in archs[:samples]:
@@ -133,11 +133,12 @@ def check_windows(space: SearchSpace, rng: np.random.Generator) -> None:
 
 
 def check_counts(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:
-    """Where counts are sums over slots or neighbours, they are those of the parts."""
+    """Where counts have terms, they are those of the parts."""
     counted = [space.counted(arch) for arch in archs]
     assert None not in counted
-    direct = [sum(count_part(part)["macs"] for part in parts or ()) for parts in counted]
-    np.testing.assert_allclose(Complexity(space, "macs")(archs), direct)
+    for name in COUNTED:
+        direct = [sum(count_part(part)[name] for part in parts or ()) for parts in counted]
+        np.testing.assert_allclose(Complexity(space, name)(archs), direct)
 
 
 def check_local_parts(space: SearchSpace, archs: Sequence[Sequence[int]]) -> None:

@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sartor.core import Architecture, Json, Part, Slot, UserError
+import numpy as np
+
+from sartor.core import Architecture, Json, Part, Slot, Terms, UserError
 from sartor.spaces.chain import ChainSpace
+from sartor.spaces.complexity import count_part
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,6 +126,20 @@ class NASBench201(ChainSpace):
             chain += [Part(f"cell-{width}-{key}", None, partial(cell, width), ((width, size, size),))] * self.cells
         last = (width, size, size)
         return [*chain, Part(f"head-{width}-{self.classes}", None, partial(head, width, self.classes), (last,))]
+
+    def count_terms(self, name: str) -> Terms:
+        """Exact, though a cell is one part: it runs the operator of each edge, whatever becomes of the result."""
+        from sartor.layers.cell import operator
+
+        const, edge = 0.0, np.zeros(len(OPERATORS))
+        for part in self.parts((0,) * len(EDGES)):
+            const += count_part(part)[name]
+            if part.key.startswith("cell"):
+                width = part.inputs[0][0]
+                for k, op in enumerate(OPERATORS):
+                    alone = Part(f"edge-{width}-{op}", None, partial(operator, op, width), part.inputs)
+                    edge[k] += count_part(alone)[name]
+        return Terms(const, (edge,) * len(EDGES))
 
     @property
     def has_supernet(self) -> bool:
