@@ -369,7 +369,7 @@ class Bench:
             "architecture": list(arch),
             "cost": float(of.score([arch])[0]),
             "accuracy": trained["value"],
-            "CPU seconds of the search": took,
+            "cpu_seconds": took,
         }
 
     def growing(self, seed: int, size: int) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             kernel = weight.shape[-1]
             shape = (stride, kernel // 2, 1, len(weight))
-            to_x = conv2d_input(x.shape, weight, slope, *shape)  # type: ignore[no-untyped-call]
+            to_x = conv2d_input(x.shape, weight, slope, *shape)
         if ctx.needs_input_grad[1]:
             strips = stride == 1 and min(x.shape[2:]) >= weight.shape[-1]
             to_weight = (_by_strips if strips else _by_products)(x, slope, weight.shape[-1], stride)
@@ -82,7 +82,7 @@ def _by_strips(x: Tensor, slope: Tensor, kernel: int, stride: int) -> Tensor:
     for first in range(0, kernel, STRIP):
         wide = min(STRIP, kernel - first)
         part, shape = padded[..., first : first + reach + wide], (channels, 1, kernel, wide)
-        strips.append(conv2d_weight(part, shape, slope, stride, (pad, 0), 1, channels))  # type: ignore[no-untyped-call]
+        strips.append(conv2d_weight(part, shape, slope, stride, (pad, 0), 1, channels))
     return torch.cat(strips, dim=3)
 
 

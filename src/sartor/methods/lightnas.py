@@ -149,7 +149,7 @@ class LightNAS(LightNASSettings):
             s.w.zero_grad(set_to_none=True)  # what has no gradient is not moved, decayed or given momentum
             for path in paths:
                 loss = s.loss(path if path.mixed else replace(path, gates=None), batch)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 losses.append(float(loss.detach()))
             on_path = [p for p in s.trained.parameters() if p.grad is not None]
             torch.nn.utils.clip_grad_norm_(on_path, self.clip_norm)
@@ -178,7 +178,7 @@ class LightNAS(LightNASSettings):
                 loss = cross_entropy + loss
             set_lr(s.alpha, self._arch_lr(s.task) * self._arch_factor(epoch, s))
             s.alpha.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if self._settling:
                 solved.append(settle(s.relaxation, budgets, s.aims, s.alpha, self._progress(epoch + (i + 1) / steps)))
             else:

@@ -149,7 +149,7 @@ class NetworkSpaceSearch(NetworkSpaceSearchSettings):
             index = tuple(np.where(rng.random(len(index)) < enabled, largest, index).tolist())
             s.w.zero_grad(set_to_none=True)
             loss = s.loss(Path(index), batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_([p for p in s.supernet.parameters() if p.grad is not None], self.clip_norm)
             s.w.step()
             total += loss.detach()
@@ -180,7 +180,7 @@ class NetworkSpaceSearch(NetworkSpaceSearchSettings):
                 losses += task_loss.detach()
                 loss = loss + task_loss
             s.alpha.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if self.controller == "settling":
                 solved.append(settle(s.relaxation, s.budgets, s.aims, s.alpha, self._progress(epoch + (i + 1) / steps)))
             else:

@@ -79,7 +79,7 @@ class Shifting:
         # a permutation of the images for each visit, so that a search that resumes needs no position in one
         for batch in self.task.batches("train", size=size, seed=seed, epoch=visit, limit=count):
             loss = self.task.loss(partial(self.supernet, path=Path(arch)), batch)
-            (loss if each else loss / (count * members)).backward()  # type: ignore[no-untyped-call]
+            (loss if each else loss / (count * members)).backward()
             total += loss.detach()
             self.shifted_on += len(batch[1])
             if each:

@@ -153,7 +153,7 @@ class SurgeNAS(SurgeNASSettings):
                 losses.append(float(loss.detach()))
                 for score in s.weighed if searching else ():
                     loss = loss + (self.beta or 0.0) * score.soft(gates)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 slopes += [torch.zeros_like(g) if g.grad is None else g.grad for g in gates]
             nn.utils.clip_grad_norm_([p for p in s.trained.parameters() if p.grad is not None], self.clip_norm)
             s.w.step()
@@ -163,7 +163,7 @@ class SurgeNAS(SurgeNASSettings):
             if s.budgets:
                 # the loss is a sum over paths, and so is what it is weighed against
                 decided = len(paths) * self.decision * self._unfrozen(epoch) * spread(s.relaxation, s.budgets)
-                decided.backward()  # type: ignore[no-untyped-call]
+                decided.backward()
                 done = self._unfrozen(epoch + (i + 1) / steps)
                 solved.append(settle(s.relaxation, s.budgets, s.aims, s.alpha, done))
             else:

@@ -52,7 +52,7 @@ def descend(
         for pick in torch.split(torch.randperm(len(x), generator=generator), batch):
             optimiser.zero_grad()
             loss = nn.functional.mse_loss(network(x[pick]).squeeze(1), y[pick])
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
         if held and (now := error(*held)) < best:

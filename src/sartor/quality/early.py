@@ -134,7 +134,7 @@ def early_losses(
             seen.append(checksum(batch))
             value = loss(network, batch)
             optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             optimiser.step()
             rows[-1].append(value.detach())
             if epoch and hopeless is not None and (i + 1) % max(1, len(first) // 8) == 0:

@@ -101,7 +101,7 @@ class MetaAccuracy(Score):
         for _ in range(self.steps):
             loss = self._episode(weights, x, y) if self.how == "episode" else self._pairs(weights, x, y)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
         return {name: w.detach() for name, w in weights.items()}
 
@@ -139,7 +139,7 @@ class MetaAccuracy(Score):
             drawn = torch.randperm(len(x), generator=self._torch)[:_BATCH]
             loss = self._loss(weights, x[drawn], y[drawn])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
         return {name: w.detach() for name, w in weights.items()}
 

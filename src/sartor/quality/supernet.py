@@ -78,7 +78,7 @@ def train_supernet(
             w.zero_grad(set_to_none=True)
             for k, arch in enumerate([*ends, *draw(rng, drawn)]):
                 loss = task.loss(partial(supernet, path=Path(arch)), batch)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 if k >= len(ends):
                     total += loss.detach() / drawn
             if clip_norm is not None:

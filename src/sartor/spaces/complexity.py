@@ -27,7 +27,7 @@ def count(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-    class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class Traffic(TorchDispatchMode):
         elements = 0
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

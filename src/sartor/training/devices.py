@@ -126,7 +126,7 @@ def together(
                 sent.flush()
             except Exception as error:
                 raise _unsendable(error) from None
-            others = start_processes(_follow, (plan, store.port, sent.name), devices - 1, join=False)  # type: ignore[no-untyped-call]
+            others = start_processes(_follow, (plan, store.port, sent.name), devices - 1, join=False)
             stack.callback(_end, others)
             _await(others, store)
         with plan.place(0, store) as place, _guarded(others):
