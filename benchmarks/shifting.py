@@ -13,9 +13,12 @@ Settings are chosen by the first five seeds; what is chosen is judged by five ot
 SPOS.
 
 Order, before and after: Kendall's tau between what the supernet says and the table's accuracy, of random networks
-within the limit (global), and of the 10 and the 50 best of them by the table (local). Found: the table's accuracy of
-the network that each search ends with, and of how many networks within the limit it is the best. The limit is the
-median of multiply-accumulates over the space. Intervals are of seeds; differences are in pairs of one seed.
+within the limit (global), and of the 10, the 50 and (a hundred drawn of them) the 500 best of them by the table
+(local). How far the table itself knows these orders: where it has several trainings of each network, tau of each beside
+the others' mean, the best by the latter. Found: the table's accuracy of the network that each search ends with, of how
+many networks within the limit it is the best, and the mean of the ten that the supernet graded best in the end. The
+limit is the median of multiply-accumulates over the space. Intervals are of seeds; differences are in pairs of one
+seed.
 
 Reduced: width, depth of NAS-Bench-201, resolution and images, never slots or candidates. Full: the spaces as
 published, all images, on a GPU. Floor: what networks at random have to reach by the supernet before it is shifted.
@@ -26,6 +29,7 @@ published, all images, on a GPU. Floor: what networks at random have to reach by
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -38,7 +42,7 @@ import torch
 import sartor
 from common import CACHE, RESULTS, Results, interval, parser
 from sartor import tables
-from sartor.core import Architecture, Budget
+from sartor.core import Architecture, Budget, F
 from sartor.methods.spos import SPOS
 from sartor.methods.supernet_shifting import SHIFTED
 from sartor.predictors.evaluate import quality
@@ -50,11 +54,12 @@ from sartor.spaces.complexity import Complexity
 from sartor.training.tasks import for_search
 
 SEEDS, CONFIRMING, RANDOM, BEST, IMAGES = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9), 150, (10, 50), 640
-TABLES = {
-    "nas-bench-macro": ("nas_bench_macro_cifar10.csv.gz", "mean_acc"),
-    "nas-bench-201": ("nas_bench_201.parquet", "cifar10_test_acc_200ep"),
+MANY, DRAWN, LAST = 500, 100, 10
+TABLES: dict[str, tuple[str, str, list[str]]] = {  # accuracy, and that of each training
+    "nas-bench-macro": ("nas_bench_macro_cifar10.csv.gz", "mean_acc", [f"test_acc_{i}" for i in range(3)]),
+    "nas-bench-201": ("nas_bench_201.parquet", "cifar10_test_acc_200ep", []),
 }
-ORDERS = ("global", *(f"local {n}" for n in BEST))
+ORDERS = ("global", f"local {MANY}", *(f"local {n}" for n in BEST[::-1]))
 PUBLISHED: dict[str, Any] = {"revisit": False}
 SEARCHES: dict[str, dict[str, Any]] = {
     "spos": {},
@@ -136,7 +141,7 @@ class Bench:
     def cell(self, name: str, seed: int, search: str) -> None:
         query = self.setting["spaces"][name]
         space = sartor.spaces.get(f"{name}?{query}" if query else name)
-        file, column = TABLES[name]
+        file, column, trainings = TABLES[name]
         table = tables.load(sartor.spaces.get(name), Path(self.data) / file)
         truth = table.score(column)
         every = list(space.enumerate())
@@ -145,7 +150,11 @@ class Bench:
         budget = Budget(macs, float(np.median(costs)))
         within = [arch for arch, cost in zip(every, costs) if cost <= budget.limit]
         true = np.nan_to_num(truth(within), nan=-np.inf)
-        best = [within[i] for i in np.argsort(-true, kind="stable")[: max(BEST)]]
+        ranked = [within[i] for i in np.argsort(-true, kind="stable")]
+        best = ranked[: max(BEST)]
+        if trainings:
+            each = np.column_stack([table.score(one)(within) for one in trainings])
+            self.results.row({"space": name, "what": "table"}, lambda: known(each))
         drawn = [within[i] for i in np.random.default_rng(seed).choice(len(within), RANDOM, replace=False)]
         place = CACHE / self.name / f"{name}-{seed}"
         shared = (space, drawn, best, truth)
@@ -169,6 +178,11 @@ class Bench:
             }
 
         self.results.row({"space": name, "seed": seed, "what": "search", "search": search}, compute)
+        many = [ranked[i] for i in np.random.default_rng(seed).choice(MANY, DRAWN, replace=False)]
+        again = {"what": "looked at again", "best": MANY, "drawn": DRAWN, "last": LAST}
+        for one in ("before", search):
+            cell = {"space": name, "seed": seed, **again, "search": one}
+            self.results.row(cell, lambda one=one: self.again(space, place, one, many, truth))
 
     def supernet(self, space: Any, seed: int, place: Path) -> dict[str, Any]:
         shutil.rmtree(place / "supernet", ignore_errors=True)  # what a kill left would make it look cheaper
@@ -182,7 +196,7 @@ class Bench:
         options: dict[str, Any] = {**self.setting["supernet"], **self.setting["search"], **SEARCHES[name]}
         children = options["population"] - options["keep"]
         visits = options["population"] + (options["iterations"] - 1) * children
-        method, own = "supernet-shifting", place / name.replace(" ", "-").replace(",", "")
+        method, own = "supernet-shifting", _own(place, name)
         if name.startswith("spos"):
             method = "spos"
         elif options.get("revisit", True):
@@ -200,22 +214,61 @@ class Bench:
             "said": found.extras["score"],
             "images": found.extras["images"],
             "cpu_seconds": time.process_time() - began,
-            "supernet": own / "search" / (FILE if method == "spos" else SHIFTED),
+            "supernet": _left(own),
         }
+
+    def grader(self, file: Path, space: Any) -> SupernetScore:
+        supernet = space.supernet()
+        load(supernet, file)
+        supernet.to(self.task.device).eval()
+        return SupernetScore(space, supernet, self.task, limit=self.setting["grade"])
+
+    def again(self, space: Any, place: Path, search: str, many: list[Architecture], truth: Any) -> dict[str, Any]:
+        """The order of many good networks, and the mean of those that the search graded best in the end."""
+        own = _own(place, "supernet" if search == "before" else search)
+        out = {}
+        if search != "spos":  # whose supernet is that before
+            out["tau"] = quality(self.grader(_left(own), space)(many), truth(many))["kendall"]
+        if search != "before":
+            lines = [json.loads(line) for line in (own / "memo.jsonl").read_text().splitlines()]
+            said = {line["key"]: line["value"] for line in lines if line["value"] is not None}
+            last = [tuple(map(int, key.split("/")[-1].split())) for key in sorted(said, key=said.__getitem__)[-LAST:]]
+            out["last"] = float(truth(last).mean())
+        return out
 
     def order(
         self, file: Path, space: Any, drawn: list[Architecture], best: list[Architecture], truth: Any
     ) -> dict[str, Any]:
         """What a supernet says beside the table."""
-        supernet = space.supernet()
-        load(supernet, file)
-        supernet.to(self.task.device).eval()
-        score = SupernetScore(space, supernet, self.task, limit=self.setting["grade"])
+        score = self.grader(file, space)
         said, true = score(drawn), truth(drawn)
         kept = np.isfinite(true)
         out = {"global": quality(said[kept], true[kept])["kendall"], "mean": float(said.mean())}
         said, true = score(best), truth(best)
         return out | {f"local {n}": quality(said[:n], true[:n])["kendall"] for n in BEST}
+
+
+def _own(place: Path, name: str) -> Path:
+    return place / name.replace(" ", "-").replace(",", "")
+
+
+def _left(run: Path) -> Path:
+    """The supernet that a run leaves."""
+    shifted = run / "search" / SHIFTED
+    return shifted if shifted.exists() else run / "search" / FILE
+
+
+def known(trainings: F) -> dict[str, Any]:
+    """Tau of each training of the same networks beside the mean of the others."""
+    out = {}
+    for of, n in (("global", len(trainings)), *((f"local {n}", n) for n in (MANY, *BEST))):
+        taus = []
+        for i in range(trainings.shape[1]):
+            others = np.delete(trainings, i, 1).mean(1)
+            best = np.argsort(-others, kind="stable")[:n]
+            taus.append(quality(trainings[best, i], others[best])["kendall"])
+        out[of] = float(np.mean(taus))
+    return out
 
 
 def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
@@ -226,33 +279,57 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
 
 
 def _summary(rows: list[dict[str, Any]], floor: float, seeds: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
-    rows = [row for row in rows if row["cell"]["seed"] in seeds]
+    table = {c["space"]: row for row in rows if (c := row["cell"])["what"] == "table"}
+    rows = [row for row in rows if row["cell"].get("seed") in seeds]
+    again = {
+        (c["space"], c["search"], c["seed"]): row
+        for row in rows
+        if (c := row["cell"])["what"] == "looked at again" and c["best"] == MANY
+    }
     found = {(c["space"], c["search"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "search"}
     before = {(c["space"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "order before"}
     trained = {(c["space"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "supernet"}
     orders, searches = [], []
+
+    def tau(of: str, space: str, seed: int, name: str) -> float:
+        if of == f"local {MANY}":
+            return float(again[space, name, seed]["tau"])
+        row = before[space, seed] if name == "before" else found[space, name, seed]["order"]
+        return float(row[of])
+
     for space in TABLES:
-        known = [row for (of, _), row in before.items() if of == space]
-        if known:
-            taus = {f"tau {of}": interval([row[of] for row in known]) for of in ORDERS}
-            said = [row["mean"] for row in known]
+        begun = [seed for of, seed in before if of == space and (space, "before", seed) in again]
+        if begun:
+            taus = {f"tau {of}": interval([tau(of, space, seed, "before") for seed in begun]) for of in ORDERS}
+            said = [before[space, seed]["mean"] for seed in begun]
             reached = {"accuracy said": interval(said), "floor reached": min(said) >= floor}
-            orders.append({"space": space, "supernet": "before", "seeds": len(known), **taus, **reached})
+            orders.append({"space": space, "supernet": "before", "seeds": len(begun), **taus, **reached})
+        if begun and space in table:
+            taus = {f"tau {of}": table[space][of] for of in ORDERS}
+            orders.append({"space": space, "supernet": "none: one training beside two others", **taus})
         for name in SEARCHES:
-            mine = {seed: row for (of, search, seed), row in found.items() if (of, search) == (space, name)}
+            mine = {
+                seed: row
+                for (of, search, seed), row in found.items()
+                if (of, search) == (space, name) and (space, name, seed) in again
+            }
             if not mine:
                 continue
-            if "order" in next(iter(mine.values())):
+            if name != "spos":
                 taus = {
-                    f"tau {of}": interval([row["order"][of] - before[space, seed][of] for seed, row in mine.items()])
+                    f"tau {of}": interval(
+                        [tau(of, space, seed, name) - tau(of, space, seed, "before") for seed in mine]
+                    )
                     for of in ORDERS
                 }
                 orders.append({"space": space, "supernet": f"{name}, less before", "seeds": len(mine), **taus})
             against = {}
             for other in ("spos", "spos, longer"):
-                pairs = [s for s in mine if (space, other, s) in found and other != name]
+                pairs = [s for s in mine if (space, other, s) in again and other != name]
                 apart = [mine[s]["accuracy"] - found[space, other, s]["accuracy"] for s in pairs]
                 against[f"against {other}"] = interval(apart) if len(apart) > 1 else None
+                apart = [again[space, name, s]["last"] - again[space, other, s]["last"] for s in pairs]
+                against[f"mean of {LAST}, against {other}"] = interval(apart) if len(apart) > 1 else None
             shared = 0.0 if name == "spos, longer" else 1.0  # the supernet of all others is trained once
             seconds = [row["cpu_seconds"] + shared * trained[space, seed]["cpu_seconds"] for seed, row in mine.items()]
             searches.append(
@@ -263,6 +340,7 @@ def _summary(rows: list[dict[str, Any]], floor: float, seeds: tuple[int, ...]) -
                     "accuracy of the found": interval([row["accuracy"] for row in mine.values()]),
                     "best (%)": next(iter(mine.values()))["best"],
                     "rank": float(np.median([row["rank"] for row in mine.values()])),
+                    f"mean of {LAST}": interval([again[space, name, seed]["last"] for seed in mine]),
                     **against,
                     "CPU seconds, supernet included": float(np.median(seconds)),
                 }
@@ -277,9 +355,9 @@ def drawn(summary: dict[str, Any]) -> Any:
     axes = figure.subplots(1, len(TABLES), sharey=True)
     for ax, space in zip(axes, TABLES):
         quiet(ax, grid="x")
-        rows = [row for row in summary["order"] if row["space"] == space and row["supernet"] != "before"][::-1]
+        rows = [row for row in summary["order"] if row["space"] == space and "less before" in row["supernet"]][::-1]
         for k, of in enumerate(ORDERS):
-            y = np.arange(len(rows)) + 0.22 * (1 - k)
+            y = np.arange(len(rows)) + 0.2 * (1.5 - k)
             mean, low, high = (np.array([row[f"tau {of}"][key] for row in rows]) for key in ("mean", "low", "high"))
             ax.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", markersize=4, color=CYCLE[k], label=of)
         ax.axvline(0, linewidth=0.8, color="black")
