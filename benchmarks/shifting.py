@@ -77,7 +77,10 @@ SEARCHES: dict[str, dict[str, Any]] = {
 CORE = ("spos", "spos, longer", "published", "revisiting, 1e-2")
 REDUCED: dict[str, Any] = {
     "spaces": {"nas-bench-macro": "width=0.5&resolution=16", "nas-bench-201": "width=16&cells=1&resolution=16"},
-    "data": "parquet:{data}/cifar10?images=10000&resolution=16",
+    "data": {  # a supernet of NAS-Bench-201 that has seen fewer grades all cells alike, with or without convolutions
+        "nas-bench-macro": "parquet:{data}/cifar10?images=10000&resolution=16",
+        "nas-bench-201": "parquet:{data}/cifar10?resolution=16",
+    },
     "supernet": {"epochs": 30, "batch_size": 64},
     "search": {"iterations": 12, "population": 30, "keep": 10, "valid_batches": 2},
     "grade": 4,
@@ -85,7 +88,7 @@ REDUCED: dict[str, Any] = {
 }
 FULL: dict[str, Any] = {
     "spaces": {"nas-bench-macro": "", "nas-bench-201": ""},
-    "data": "parquet:{data}/cifar10",
+    "data": {"nas-bench-macro": "parquet:{data}/cifar10", "nas-bench-201": "parquet:{data}/cifar10"},
     "supernet": {"epochs": 60, "batch_size": 256},
     "search": {"iterations": 20, "population": 60, "keep": 10},
     "grade": None,
@@ -123,14 +126,14 @@ class Bench:
         self.setting, self.name = setting, name
         self.data = os.environ.get("SARTOR_DATA", "../shared/data")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        task = sartor.tasks.get(setting["data"].format(data=self.data), device)
-        self.task = for_search(task)
+        tasks = {of: sartor.tasks.get(data.format(data=self.data), device) for of, data in setting["data"].items()}
+        self.tasks = {of: for_search(task) for of, task in tasks.items()}
         self.results = Results(
             name,
             "the local order after shifting above that before it; what is found beside SPOS at equal cost",
             {
                 **setting,
-                "data_name": task.describe(),
+                "data_names": {of: task.describe() for of, task in tasks.items()},
                 "seeds": SEEDS,
                 "confirming": CONFIRMING,
                 "random": RANDOM,
@@ -184,11 +187,14 @@ class Bench:
             cell = {"space": name, "seed": seed, **again, "search": one}
             self.results.row(cell, lambda one=one: self.again(space, place, one, many, truth))
 
+    def task(self, space: Any) -> Any:
+        return self.tasks[space.spec()["space"]]
+
     def supernet(self, space: Any, seed: int, place: Path) -> dict[str, Any]:
         shutil.rmtree(place / "supernet", ignore_errors=True)  # what a kill left would make it look cheaper
         began = time.process_time()
         with Run(place / "supernet", {"of": self.setting["supernet"]}, seed) as run:
-            SPOS(**self.setting["supernet"]).trained(space, self.task, run.stage("search"))
+            SPOS(**self.setting["supernet"]).trained(space, self.task(space), run.stage("search"))
         return {"cpu_seconds": time.process_time() - began}
 
     def search(self, space: Any, seed: int, place: Path, name: str, budget: Budget) -> dict[str, Any]:
@@ -202,13 +208,13 @@ class Bench:
         elif options.get("revisit", True):
             options["iterations"] = round(visits / options["population"])
         if name == "spos, longer":  # the images of the shift go into the supernet
-            options["epochs"] += round(visits * IMAGES / self.task.length("train"))
+            options["epochs"] += round(visits * IMAGES / self.task(space).length("train"))
         shutil.rmtree(own, ignore_errors=True)
         began = time.process_time()
         with Run(own, {"of": name, **options}, seed) as run:
             if name != "spos, longer":  # the same seed and stage: it is trained already
                 shutil.copytree(place / "supernet" / "search" / "supernet", own / "search" / "supernet")
-            found = sartor.search(method, space, self.task, budget=budget, run=run, **options)
+            found = sartor.search(method, space, self.task(space), budget=budget, run=run, **options)
         return {
             "architecture": list(found.architecture),
             "said": found.extras["score"],
@@ -218,10 +224,10 @@ class Bench:
         }
 
     def grader(self, file: Path, space: Any) -> SupernetScore:
-        supernet = space.supernet()
+        supernet, task = space.supernet(), self.task(space)
         load(supernet, file)
-        supernet.to(self.task.device).eval()
-        return SupernetScore(space, supernet, self.task, limit=self.setting["grade"])
+        supernet.to(task.device).eval()
+        return SupernetScore(space, supernet, task, limit=self.setting["grade"])
 
     def again(self, space: Any, place: Path, search: str, many: list[Architecture], truth: Any) -> dict[str, Any]:
         """The order of many good networks, and the mean of those that the search graded best in the end."""
