@@ -7,7 +7,7 @@ public tables grade, and no search sees them. Per seed one supernet, from which 
     spos, longer    the supernet is trained further on as many images as `published` shifts on, with a schedule as long
     published       Supernet Shifting: 640 images a visit, 1e-4, an update a batch of 32, children alone; norms are
                     calibrated, as in all searches here
-    others          one thing changed at a time: rate, schedule, images a generation, revisiting
+    others          rate, and whether it decays; schedule; images a generation; whether networks that stay are revisited
 
 Settings are chosen by the first five seeds; what is chosen is judged by five others (`--confirm`), beside both forms of
 SPOS.
@@ -73,6 +73,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "per iteration": {**PUBLISHED, "schedule": "per_iteration"},
     "per iteration, 1e-2": {**PUBLISHED, "schedule": "per_iteration", "shift_lr": 1e-2},
     "640 a generation, 1e-2": {**PUBLISHED, "per": "generation", "shift_lr": 1e-2},
+    "revisiting, 1e-2 to 0": {"shift_lr": 1e-2, "decay": True},
+    "revisiting, 5e-2 to 0": {"shift_lr": 5e-2, "decay": True},
 }
 CORE = ("spos", "spos, longer", "published", "revisiting, 1e-2")
 REDUCED: dict[str, Any] = {

@@ -59,8 +59,11 @@ class Grader(Protocol):
         """What visits change."""
         ...
 
-    def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
-        """The quality of a network; members: how many the generation asks about, of which it may be the last."""
+    def visit(self, arch: Architecture, visit: int, visits: int, members: int, last: bool) -> float:
+        """The quality of a network, by the visit-th of so many visits of a search.
+
+        members: how many the generation asks about, of which it may be the last.
+        """
         ...
 
     def final(self, archs: Sequence[Architecture]) -> F:
@@ -80,7 +83,7 @@ class Still:
     def __init__(self, score: Score, trained_on: int, by: str) -> None:
         self.score, self.metric, self.trained_on, self.by = score, score.metric, trained_on, by
 
-    def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
+    def visit(self, arch: Architecture, visit: int, visits: int, members: int, last: bool) -> float:
         return float(self.score([arch])[0])
 
     def final(self, archs: Sequence[Architecture]) -> F:
@@ -117,14 +120,15 @@ class SPOS(SPOSSettings):
                         f"no network is within {' and '.join(map(str, budgets))} together; raise a limit."
                     )
                 return Found(space, self.key, tuple(budgets), landed, landed)
-        for visit in run.steps(self._visits(bool(costs)), population=population, **grader.state):
+        visits = self._visits(bool(costs))
+        for visit in run.steps(visits, population=population, **grader.state):
             if population.done and population.generation == self.iterations:
                 continue  # limits, or a small space, made generations smaller
             asked = population.ask()
             if not asked:  # every network within the limits is known
                 continue
             last = len(asked) == 1
-            value = grader.visit(asked[0], visit, population.asks, last)
+            value = grader.visit(asked[0], visit, visits, population.asks, last)
             row = [value, *(float(score(asked)[0]) for score in costs)]
             population.tell(asked[:1], np.array([row] if costs else row))
             if last:
