@@ -102,7 +102,8 @@ class Bench:
             {**setting, "data_name": task.describe(), "target": target.id, "seeds": SEEDS, "limits": LIMITS},
         )
         self.target, self.store = target, str(self.place / "measurements.db")
-        self.space = sartor.spaces.get(setting["spaces"][0])
+        self.searched_in = setting["spaces"][0]
+        self.space = sartor.spaces.get(self.searched_in)
         self.latency = workflow.Measured(self.space, target, "latency_ms", self.store)
         self.run = Run(self.place / "supernet", {"of": setting}, 0)
         self.run.__enter__()
@@ -119,7 +120,7 @@ class Bench:
         archs = list(dict.fromkeys(space.sample(rng, self.setting["random"])))
         latency = workflow.Measured(space, self.target, "latency_ms", self.store)
         out = {"ms": latency(archs).tolist(), "macs": Complexity(space, "macs")(archs).tolist()}
-        said = {"said": self.accuracy(archs[:GRADED]).tolist()} if name == self.setting["spaces"][0] else {}
+        said = {"said": self.accuracy(archs[:GRADED]).tolist()} if name == self.searched_in else {}
         return {"architectures": [list(arch) for arch in archs], **out, **said}
 
     def ask(self, way: str, seed: int) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class Bench:
         return self.searched(seed, [self.latency], [], self.setting["asked"])
 
     def limits(self, seed: int) -> list[Architecture]:
-        known = self.results.get({"what": "random networks", "space": self.setting["spaces"][0]})
+        known = self.results.get({"what": "random networks", "space": self.searched_in})
         assert known is not None
         archs, ms = [tuple(arch) for arch in known["architectures"]], np.array(known["ms"])
         fitted = Ridge().fit(self.space, archs, ms, metric=METRICS["latency_ms"])
