@@ -60,6 +60,18 @@ def test_half_of_a_block_s_output_is_the_even_channels_of_its_input(kernel):
     assert ShuffleBlock(8, 20, kernel, 2)(x).shape == (2, 20, 3, 3)
 
 
+def test_a_block_that_widens_without_a_stride_sees_all_channels_in_both_branches():
+    x, block = torch.randn(1, 8, 6, 6), ShuffleBlock(8, 20, 3, 1).eval()
+    before = block(x)
+    assert before.shape == (1, 20, 6, 6)
+    for channel in range(8):
+        moved = x.clone()
+        moved[:, channel] += 1.0
+        apart = (block(moved) - before).abs().amax((0, 2, 3))
+        assert apart[:8].any()
+        assert apart[8:].any()
+
+
 def test_norms_of_a_supernet_have_no_scale_and_those_of_networks_do():
     space = spaces.get("shufflenet:tiny")
     norms = lambda module: [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]  # noqa: E731

@@ -11,21 +11,23 @@ from sartor.layers.mbconv import conv_norm_act
 class ShuffleBlock(nn.Module):
     """Half of the output is made by the main branch, the rest by a shortcut; (B, inputs, H, W) -> (B, outputs, h, w).
 
-    Stride 1: even channels of the input are the shortcut and odd ones the main branch's input, which is shuffle and
-    split in one. Stride 2: both branches see all channels, and the shortcut is a depthwise and a 1x1 convolution.
+    inputs = outputs: even channels of the input are the shortcut and odd ones the main branch's input, which is shuffle
+    and split in one. Otherwise, as SPOS has it where the stride is 2, both branches see all channels, and the shortcut
+    is a depthwise and a 1x1 convolution.
     kernel: of 1x1, depthwise, 1x1; None: three times depthwise 3x3 and 1x1 (`choice_x`, after Xception).
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int | None, stride: int) -> None:
         super().__init__()
-        taken = inputs if stride > 1 else inputs // 2
+        widens = inputs != outputs
+        taken = inputs if widens else inputs // 2
         hidden, made, size = outputs // 2, outputs - taken, kernel or 3
         if kernel is None:
             main = _separable(taken, hidden, 3, stride) + _separable(hidden, hidden, 3) + _separable(hidden, made, 3)
         else:
             main = conv_norm_act(taken, hidden, 1, act=nn.ReLU) + _separable(hidden, made, kernel, stride)
         self.main = nn.Sequential(*main)
-        self.shortcut = nn.Sequential(*_separable(inputs, inputs, size, stride)) if stride > 1 else None
+        self.shortcut = nn.Sequential(*_separable(inputs, inputs, size, stride)) if widens else None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.shortcut is None:

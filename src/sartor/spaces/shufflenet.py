@@ -37,7 +37,7 @@ class Layout:
 _STAGES = ((64, 4, 2), (160, 4, 2), (320, 8, 2), (640, 4, 2))
 PRESETS = {
     "spos": Layout((16, 2), _STAGES, 1024, resolution=224, channels=3, classes=1000),
-    "cifar": Layout((16, 1), _STAGES, 1024, resolution=32, channels=3, classes=10),
+    "cifar": Layout((16, 1), ((64, 4, 1), *_STAGES[1:]), 1024, resolution=32, channels=3, classes=10),
     "tiny": Layout((16, 1), ((32, 2, 2), (64, 2, 2)), 128, resolution=8, channels=1, classes=10),
 }
 
@@ -45,9 +45,9 @@ PRESETS = {
 class ShuffleNet(ChainSpace):
     """One choice block of four per layer: 4^20 networks.
 
-    preset: layout (`spos` as published, `cifar` the same for 32x32 images, whose stem keeps the resolution, `tiny` of
-    four layers); resolution, channels, classes: default to the preset's; width: multiplier of all channels, rounded to
-    multiples of 8; dropout: before the classifier, which has no bias.
+    preset: layout (`spos` as published, `cifar` the same for 32x32 images, whose stem and first stage keep the
+    resolution, `tiny` of four layers); resolution, channels, classes: default to the preset's; width: multiplier of all
+    channels, rounded to multiples of 8; dropout: before the classifier, which has no bias.
     """
 
     local_parts = True
