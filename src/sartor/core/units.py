@@ -31,6 +31,7 @@ METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
         Metric("latency_ms", "ms"),
+        Metric("train_step_ms", "ms"),
         Metric("energy_mj", "mJ"),
         Metric("peak_memory_mb", "MB"),
         Metric("macs", "MACs"),
@@ -55,6 +56,8 @@ _UNITS: dict[str, tuple[str, float]] = {
     "us": ("latency_ms", 1e-3),
     "ms": ("latency_ms", 1.0),
     "s": ("latency_ms", 1e3),
+    "ms/step": ("train_step_ms", 1.0),
+    "s/step": ("train_step_ms", 1e3),
     "uJ": ("energy_mj", 1e-3),
     "mJ": ("energy_mj", 1.0),
     "J": ("energy_mj", 1e3),
@@ -68,7 +71,7 @@ _UNITS: dict[str, tuple[str, float]] = {
     "kparams": ("params", 1e3),
     "Mparams": ("params", 1e6),
 }
-_LIMIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)\s*")
+_LIMIT = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([A-Za-z%/]*)\s*")
 
 
 def metric(name: str) -> Metric:

@@ -1,4 +1,4 @@
-"""PyTorch itself, uncompiled, on a processor or an NVIDIA GPU."""
+"""PyTorch itself, uncompiled, on a processor or an NVIDIA GPU: inference, and steps of training."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ class TorchEager(LocalTarget):
         return self.device == "cuda" or memory.available()
 
     @property
+    def trains(self) -> bool:
+        return self.precision == "fp32"
+
+    @property
     def counters(self) -> Sequence[energy.Counter]:
         return energy.gpu_counters() if self.device == "cuda" else energy.cpu_counters()
 
@@ -51,10 +55,27 @@ class TorchEager(LocalTarget):
 
     def load(self, packed: Packed) -> Runnable:
         network, inputs = self._placed(packed)
+        if network.training:
+            return self._step(network, inputs)
 
         def run() -> None:
             with torch.inference_mode():
                 network(*inputs)
+            self._wait()
+
+        return run
+
+    def _step(self, network: nn.Module, inputs: list[torch.Tensor]) -> Runnable:
+        """Forward, cross-entropy, backward, SGD with momentum; at a rate of 0, which costs the same and leaves the
+        weights as they are, however often it is run."""
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9)
+
+        def run() -> None:
+            output = network(*inputs).flatten(0, -2)
+            labels = torch.zeros(len(output), dtype=torch.int64, device=output.device)
+            optimiser.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(output, labels).backward()
+            optimiser.step()
             self._wait()
 
         return run
@@ -100,8 +121,10 @@ class TorchEager(LocalTarget):
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         torch.set_flush_denormal(True)  # denormal numbers come from random weights, not from trained ones
+        drawn_from = [torch.cuda.current_device()] if self.device == "cuda" else []
         try:
-            yield {"torch_threads": torch.get_num_threads(), "flush_denormal": True}
+            with torch.random.fork_rng(drawn_from):  # dropout of a step of training
+                yield {"torch_threads": torch.get_num_threads(), "flush_denormal": True}
         finally:
             torch.set_num_threads(before)
             torch.set_flush_denormal(False)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from sartor.core import Architecture, SearchSpace
 from sartor.core.errors import UserError, unknown
 from sartor.core.method import Measurement
 from sartor.targets import conditions, energy
-from sartor.targets.pack import Failed, Packed
+from sartor.targets.pack import Failed, Packed, pack_step
 from sartor.targets.timing import Rounds, Runnable, Timed, drift, interleave, visit
 
 logger = logging.getLogger("sartor")
@@ -27,6 +27,9 @@ PACKED = 24
 """Networks packed together."""
 PROFILED = 30
 """Inferences that a profile is the median of."""
+Pack: TypeAlias = Callable[[SearchSpace, Sequence[Architecture]], Sequence[Packed | Failed]]
+STEP = "train_step_ms"
+TIMED = ("latency_ms", STEP)
 ENERGY_ROUNDS = 3
 """Visits, of at least a second each, that a network gets for its energy."""
 
@@ -65,6 +68,11 @@ class LocalTarget(ABC):
 
     @property
     @abstractmethod
+    def trains(self) -> bool:
+        """Whether steps of training can be timed here; `load` then takes what `pack_step` packs."""
+
+    @property
+    @abstractmethod
     def counters(self) -> Sequence[energy.Counter]:
         """Energy counters that cover this device, best first."""
 
@@ -74,7 +82,7 @@ class LocalTarget(ABC):
 
     @abstractmethod
     def load(self, packed: Packed) -> Runnable:
-        """A live session: call it for one complete inference."""
+        """A live session: call it for one complete inference, or step of training."""
 
     @abstractmethod
     def settings(self) -> AbstractContextManager[dict[str, Any]]:
@@ -101,7 +109,12 @@ class LocalTarget(ABC):
 
     @property
     def metrics(self) -> frozenset[str]:
-        can = {"latency_ms": True, "peak_memory_mb": self.weighs, "energy_mj": bool(self.counters)}
+        can = {
+            "latency_ms": True,
+            STEP: self.trains,
+            "peak_memory_mb": self.weighs,
+            "energy_mj": bool(self.counters),
+        }
         return frozenset(name for name, possible in can.items() if possible)
 
     def measure(
@@ -139,12 +152,28 @@ class LocalTarget(ABC):
     def _measure(
         self, space: SearchSpace, archs: Sequence[Architecture], metrics: Sequence[str], known: Mapping[str, float]
     ) -> Iterator[Measurement]:
-        with self.settings():
-            reference, beside = self._reference(space) if archs else (None, {})
         conditions.warn(conditions.conditions(), self.threads)
+        for pack in (self.pack, self._steps):
+            names = [name for name in metrics if (name == STEP) == (pack == self._steps)]
+            if archs and names:
+                yield from self._packed(space, archs, names, known, pack)
+
+    def _steps(self, space: SearchSpace, archs: Sequence[Architecture]) -> list[Packed | Failed]:
+        return [pack_step(space, arch, self.batch) for arch in archs]
+
+    def _packed(
+        self,
+        space: SearchSpace,
+        archs: Sequence[Architecture],
+        metrics: Sequence[str],
+        known: Mapping[str, float],
+        pack: Pack,
+    ) -> Iterator[Measurement]:
+        with self.settings():
+            reference, beside = self._reference(space, pack)
         watch = _Watch(self.protocol.drift)
         before = dict.fromkeys(metrics, known.get(beside.get("reference_network", ""), float("inf")))
-        for chunk, packed in self._chunks(space, archs):
+        for chunk, packed in self._chunks(space, archs, pack):
             keys = [space.key(arch) for arch in chunk]
             for name in metrics:
                 with self.settings() as settings:
@@ -158,7 +187,7 @@ class LocalTarget(ABC):
                     yield Measurement(key, arch, name, one.samples, one.reference, now | failure, error)
 
     def _chunks(
-        self, space: SearchSpace, archs: Sequence[Architecture]
+        self, space: SearchSpace, archs: Sequence[Architecture], pack: Pack
     ) -> Iterator[tuple[list[Architecture], list[Packed | Failed]]]:
         """As many networks at a time as the protocol's number and weights allow."""
         chunk: list[Architecture] = []
@@ -166,7 +195,7 @@ class LocalTarget(ABC):
         weights = 0.0
         for start in range(0, len(archs), PACKED):
             some = archs[start : start + PACKED]
-            for arch, one in zip(some, self.pack(space, some)):
+            for arch, one in zip(some, pack(space, some)):
                 more = one.megabytes if isinstance(one, Packed) else 0.0
                 if chunk and (len(chunk) == self.protocol.chunk or weights + more > self.protocol.chunk_mb):
                     yield chunk, packed
@@ -177,10 +206,10 @@ class LocalTarget(ABC):
         if chunk:
             yield chunk, packed
 
-    def _reference(self, space: SearchSpace) -> tuple[Packed | None, dict[str, str]]:
+    def _reference(self, space: SearchSpace, pack: Pack) -> tuple[Packed | None, dict[str, str]]:
         """The same network for every chunk, and which: the first of the space's references that runs."""
         for owner, arch in space.references():
-            packed = self.pack(owner, [arch])[0]
+            packed = pack(owner, [arch])[0]
             if isinstance(packed, Packed) and not isinstance(self._live(packed), Failed):
                 return packed, {"reference_network": owner.key(arch)}
         logger.warning("no reference network of space %r runs: drift cannot be seen", space.name)
@@ -202,13 +231,13 @@ class LocalTarget(ABC):
         beside = None if reference is None else self._live(reference)
         seed = hashlib.sha256(json.dumps([name, *keys]).encode()).digest()
         rng = np.random.default_rng(int.from_bytes(seed[:8], "little"))
-        more = (self.protocol.longest, self.protocol.patience_s) if name == "latency_ms" else (1, 0.0)
+        more = (self.protocol.longest, self.protocol.patience_s) if name in TIMED else (1, 0.0)
         own = None if isinstance(beside, Failed) else beside
         return interleave(runs, own, sample, rounds, rng, *more, before), how
 
     def _protocol(self, name: str) -> tuple[int, Callable[[Runnable], float], dict[str, Any]]:
         """Rounds, what takes a sample, and a description for the conditions."""
-        if name == "latency_ms":
+        if name in TIMED:
             p = self.protocol
             return p.rounds, lambda run: visit(run, p.visit_ms, p.visit_runs), {"protocol": asdict(p)}
         counter = self.counters[0]

@@ -52,6 +52,10 @@ class OnnxRuntime(LocalTarget):
         return memory.available()
 
     @property
+    def trains(self) -> bool:
+        return False
+
+    @property
     def counters(self) -> Sequence[energy.Counter]:
         return energy.cpu_counters()
 

@@ -29,7 +29,8 @@ CACHE_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class Packed:
-    """A network ready to load. model: ONNX bytes or the deployed module; inputs: example inputs, batch first."""
+    """A network ready to load. model: ONNX bytes, the deployed module, or one in training mode, which runs by steps of
+    training; inputs: example inputs, batch first."""
 
     model: bytes | nn.Module
     inputs: tuple[Tensor, ...]
@@ -65,6 +66,15 @@ def pack_module(space: SearchSpace, arch: Architecture, batch: int) -> Packed | 
     try:
         with seeded(space.key(arch)):
             return Packed(_as_trained(space.deploy(space.network(arch))), space.inputs(batch, arch))
+    except Exception as error:
+        return Failed.at("build", error)
+
+
+def pack_step(space: SearchSpace, arch: Architecture, batch: int) -> Packed | Failed:
+    """The network as it is trained, with fresh weights."""
+    try:
+        with seeded(space.key(arch)):
+            return Packed(space.network(arch).train(), space.inputs(batch, arch))
     except Exception as error:
         return Failed.at("build", error)
 
