@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import sartor
 from sartor import spaces, tasks
 from sartor.cli import app
-from sartor.core import METRICS, FunctionScore, UserError
+from sartor.core import METRICS, Budget, FunctionScore, Unreachable, UserError
 from sartor.core.task import Path as Route
 from sartor.methods.supernet_shifting import Shifting, SupernetShifting
 from sartor.quality.order import kendall
@@ -24,6 +24,7 @@ from sartor.quality.supernet import SupernetScore, stratified
 from sartor.quality.transfer import classifier, load
 from sartor.runs import Run, read_lines
 from sartor.spaces.complexity import Complexity
+from sartor.training.tasks import Classification, smoothed
 
 SPACE = spaces.get("shufflenet:tiny?width=0.5")
 QUICK = {"epochs": 1, "iterations": 3, "population": 6, "keep": 2, "valid_batches": 1, "calibration": 1}
@@ -96,7 +97,10 @@ def test_an_update_of_a_generation_is_by_the_mean_gradient(task, tmp_path) -> No
         got = {name: p.grad for name, p in moving.supernet.named_parameters()}
         before = state(moving.supernet)
         assert any(grad is not None for grad in got.values())
-        moving.visit(archs[1], 1, 2, 2, True)
+        said = moving.visit(archs[1], 1, 2, 2, True)
+    graded = SPACE.supernet()
+    graded.load_state_dict(before)  # the weights that graded the first
+    assert said == SupernetScore(SPACE, graded.eval(), task, calibration=1, limit=1)([archs[1]])[0]
     for name, parameter in moving.supernet.named_parameters():
         step = before[name] - parameter
         decay = 4e-5 * before[name] if parameter.ndim > 1 and torch.any(wanted[name]) else 0
@@ -158,6 +162,33 @@ def test_every_network_asked_about_keeps_its_limits(task, limit, tmp_path) -> No
     assert np.all(limit.score(asked) <= limit.limit)
     assert len(asked) == len(set(asked)) == found.extras["graded"] == 6 + 2 * 4
     assert sum(found.architecture) == max(map(sum, asked))
+
+
+def test_a_cost_is_asked_about_a_generation_at_a_time_and_with_several_objectives_half_stay(tmp_path) -> None:
+    asked, options = [], {**QUICK, "keep": 6}
+    quality = FunctionScore(SPACE, METRICS["accuracy"], lambda s, arch: float(sum(arch)))
+
+    class Cost(FunctionScore):
+        def __call__(self, archs):
+            asked.append(list(archs))
+            return super().__call__(archs)
+
+    cost = Cost(SPACE, METRICS["energy_mj"], lambda s, arch: float(arch[0]))
+    sartor.search("spos", SPACE, None, budget=[], objectives=[quality, cost], **options)
+    assert [len(some) for some in asked[:3]] == [6, 3, 3]
+    with pytest.raises(UserError, match="leaves no child"):
+        sartor.search("spos", SPACE, None, budget=[], objectives=[quality], **options)
+
+
+def test_limits_that_exclude_one_another_are_seen_before_a_supernet_is_trained(task, tmp_path) -> None:
+    macs = Complexity(SPACE, "macs")
+    costs = macs(list(SPACE.enumerate()))
+    rest = FunctionScore(SPACE, METRICS["energy_mj"], lambda s, arch: float(costs.max() - macs([arch])[0]))
+    low, high = np.quantile(costs, [0.1, 0.9])
+    budgets = [Budget(macs, float(low)), Budget(rest, float(costs.max() - high))]
+    with pytest.raises(Unreachable, match="together"):
+        sartor.search("spos", SPACE, task, budget=budgets, run=tmp_path / "r", **QUICK)
+    assert not (tmp_path / "r" / "search" / "supernet").exists()
 
 
 def test_failures_end_no_search_within_a_generation(limit, tmp_path) -> None:
@@ -262,7 +293,9 @@ def test_on_its_own_data_a_supernet_keeps_its_classifier(task, limit, tmp_path) 
 
     sartor.search("spos", SPACE, task, budget=limit, run=tmp_path / "old", **QUICK)
     old = load_file(tmp_path / "old" / "search" / "supernet.safetensors")
-    for data, same in ((task, True), (described(task, "others"), False)):
+    split = Classification(task.data, split_seed=1)
+    for data, same in ((task, True), (smoothed(task, 0.1), True), (split, True), (described(task, "others"), False)):
+        shutil.rmtree(tmp_path / f"new{same}", ignore_errors=True)
         method = SupernetShifting(**{**SHIFT, "source": str(tmp_path / "old")})
         with Run(tmp_path / f"new{same}", {}) as run:
             new = method.grader(SPACE, [], run, data).supernet.state_dict()

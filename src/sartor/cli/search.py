@@ -49,7 +49,9 @@ Oracle = Annotated[
 
 From = Annotated[
     Path | None,
-    typer.Option("--from", help="A run whose supernet is taken, with a new classifier, instead of training one."),
+    typer.Option(
+        "--from", help="A run whose supernet is taken instead of training one; on other data with a new classifier."
+    ),
 ]
 
 

@@ -9,17 +9,17 @@ from sartor.layers.mbconv import conv_norm_act
 
 
 class ShuffleBlock(nn.Module):
-    """Half of the output is made by the main branch, the rest by a shortcut; (B, inputs, H, W) -> (B, outputs, h, w).
+    """A main branch beside a shortcut; (B, inputs, H, W) -> (B, outputs, h, w).
 
     inputs = outputs: even channels of the input are the shortcut and odd ones the main branch's input, which is shuffle
-    and split in one. Otherwise, as SPOS has it where the stride is 2, both branches see all channels, and the shortcut
-    is a depthwise and a 1x1 convolution.
+    and split in one; each is half of the output. Otherwise, as SPOS has it where the stride is 2, both branches see all
+    channels, and the shortcut, a depthwise and a 1x1 convolution, makes as many as there were.
     kernel: of 1x1, depthwise, 1x1; None: three times depthwise 3x3 and 1x1 (`choice_x`, after Xception).
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int | None, stride: int) -> None:
         super().__init__()
-        widens = inputs != outputs
+        widens = stride > 1 or inputs != outputs
         taken = inputs if widens else inputs // 2
         hidden, made, size = outputs // 2, outputs - taken, kernel or 3
         if kernel is None:

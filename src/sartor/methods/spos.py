@@ -99,7 +99,7 @@ class SPOS(SPOSSettings):
     key: ClassVar[str] = "spos"
 
     def check(self, space: SearchSpace, budgets: Sequence[Budget]) -> None:
-        self.sensible(len(budgets), 0)
+        self.sensible(len(budgets), 1)  # what objectives change is checked where they are known
 
     def search(
         self, space: SearchSpace, objectives: Sequence[Score], budgets: Sequence[Budget], run: Run, task: Task | None
@@ -108,8 +108,10 @@ class SPOS(SPOSSettings):
         self.check(space, budgets)
         check_reachable(space, budgets, bind=False)
         costs = [score for score in objectives if score.metric.name not in QUALITIES]
-        grader = self.grader(space, [score for score in objectives if score not in costs], run, task)
-        make = partial(self._population, space, grader.metric, costs, budgets, run)
+        self.sensible(len(budgets), len(costs))
+        given = [score for score in objectives if score not in costs]
+        quality = given[0].metric if given else self.smoothed(task).metric
+        make = partial(self._population, space, quality, costs, budgets, run)
         population = make(())
         if not population.ask():  # nothing that is drawn or repaired keeps the limits
             landed = some_within(space, budgets, run.rng("landing"))
@@ -120,6 +122,8 @@ class SPOS(SPOSSettings):
                         f"no network is within {' and '.join(map(str, budgets))} together; raise a limit."
                     )
                 return Found(space, self.key, tuple(budgets), landed, landed)
+        grader = self.grader(space, given, run, task)
+        paid: dict[Architecture, F] = {}
         visits = self._visits(bool(costs))
         for visit in run.steps(visits, population=population, **grader.state):
             if population.done and population.generation == self.iterations:
@@ -127,12 +131,13 @@ class SPOS(SPOSSettings):
             asked = population.ask()
             if not asked:  # every network within the limits is known
                 continue
+            if costs and asked[0] not in paid:  # of all at once, so that those measured are interleaved
+                paid = dict(zip(asked, np.column_stack([score(asked) for score in costs])))
             last = len(asked) == 1
             value = grader.visit(asked[0], visit, visits, population.asks, last)
-            row = [value, *(float(score(asked)[0]) for score in costs)]
-            population.tell(asked[:1], np.array([row] if costs else row))
+            population.tell(asked[:1], np.array([[value, *paid[asked[0]]]] if costs else [value]))
             if last:
-                self._log(population, grader.metric, budgets, run)
+                self._log(population, quality, budgets, run)
         return self._found(space, population, grader, costs, budgets, run)
 
     # ------------------------------------------------------------------ quality
@@ -246,16 +251,20 @@ class SPOS(SPOSSettings):
             archs = population.best() if grader.state else population.front()
         if not archs:
             raise UserError("every network that was graded failed; mend what grades them, or lower lr.")
-        values, sign = grader.final(archs), 1.0 if grader.metric.better == "less" else -1.0
-        best = archs[int(np.nanargmin(sign * values))]
+        values = grader.final(archs)
+        errors = values if grader.metric.better == "less" else -values
+        paid = [score(archs) for score in costs]
+        kept = front(np.column_stack([errors, *paid])) if costs else np.arange(len(archs))
+        chosen = kept[int(np.nanargmin(errors[kept]))]  # of the front: none as good is cheaper
+        best = archs[chosen]
         extras: dict[str, Json] = {
             "quality": grader.metric.name,
-            "score": float(values[archs.index(best)]),
+            "score": float(values[chosen]),
             "graded": len(population.told),
             "images": grader.images(),
         }
         if costs:
-            extras["front"] = self._front(archs, values, grader, costs, run)
+            extras["front"] = self._front([archs[i] for i in kept], values[kept], grader, costs, run)
         winner = standing(best, budgets, "verified")
         said = {score.metric.name: float(score([best])[0]) for score in costs}
         winner = replace(winner, predicted={**said, **winner.predicted})
@@ -265,16 +274,15 @@ class SPOS(SPOSSettings):
     def _front(
         archs: Sequence[Architecture], values: F, grader: Grader, costs: Sequence[Score], run: Run
     ) -> list[dict[str, Json]]:
-        """Networks that none beats in all objectives, by the first cost: kept for the page."""
+        """Those that none beats in all objectives, by the first cost: kept for the page."""
         paid, quality = [score(archs) for score in costs], grader.metric
-        rows = np.column_stack([values if quality.better == "less" else -values, *paid])
         points = [
             {
                 "architecture": list(archs[i]),
                 "quality": float(values[i]),
                 **{score.metric.name: float(cost[i]) for score, cost in zip(costs, paid)},
             }
-            for i in sorted(front(rows), key=lambda i: float(paid[0][i]))
+            for i in np.argsort(paid[0], kind="stable")
         ]
         first = costs[0].metric.name
         told = {

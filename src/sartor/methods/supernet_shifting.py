@@ -57,7 +57,7 @@ _BATCH = 32
 
 
 class Shifting:
-    """A supernet that moves with what is asked about it. trained_on: images that it had seen before."""
+    """A supernet that moves with what is asked about it. trained_on: images that this search trained it on before."""
 
     by = "what the supernet says, as it was shifted"
 
@@ -89,10 +89,10 @@ class Shifting:
                 self._update()
         if not math.isfinite(float(total)):
             raise UserError(f"the loss of the shift is {float(total)}; lower shift_lr={self.settings.shift_lr:g}.")
-        if last and not each:
-            self._update()
         self.supernet.eval()
         self.said[arch] = float(self.score([arch])[0])
+        if last and not each:  # all of the generation are graded by the same weights
+            self._update()
         return self.said[arch]
 
     def _drawn(self, members: int) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from sartor.training.optimise import make_optimiser
 
 FILE = "supernet.safetensors"
 _DATA = "data"
+_OTHERWISE = ("examples", "split_seed", "label_smoothing")
 
 
 def save(supernet: Any, file: FilePath, task: Task | None) -> None:
@@ -42,7 +43,9 @@ def of_data(file: FilePath, task: Task) -> bool:
 
 
 def _told(task: Task) -> str:
-    return json.dumps(task.describe(), sort_keys=True)
+    """What the classifier is of: the data, however they are split and whatever the loss is."""
+    of = {key: value for key, value in task.describe().items() if key not in _OTHERWISE}
+    return json.dumps(of, sort_keys=True)
 
 
 def of_run(directory: str) -> FilePath:

@@ -24,10 +24,12 @@ class SupernetShiftingSettings(SPOSSettings):
         description="a run whose supernet is shifted instead of a new one; for other data the classifier is new",
     )
     warmup: int = Field(
-        0, ge=0, description="with source: first steps, on random paths, in which only the classifier is trained (ours)"
+        0,
+        ge=0,
+        description="with source: first steps, on random paths, that train the classifier's weights alone (ours)",
     )
     warmup_lr: float = Field(0.1, gt=0, description="of those (ours)")
-    shift_lr: float = Field(1e-4, ge=0, description="constant; 0: the weights stay")
+    shift_lr: float = Field(1e-4, ge=0, description="of the shift; 0: the weights stay")
     decay: bool = Field(False, description="shift_lr falls to 0 over the search, linearly (ours)")
     samples: int = Field(640, ge=2, description="images that the supernet is shifted on")
     per: Literal["architecture", "generation"] = Field(
