@@ -21,7 +21,7 @@ from tests.contracts.targets import check_target
 from tests.toys import ToySpace
 
 QUICK = Rounds(chunk=3, rounds=3, visit_ms=0.1, visit_runs=1, warmup_ms=0.1, patience_s=0)
-TARGETS = ["onnxruntime:cpu", "torch:cpu", "torch:cpu?precision=bf16&batch=2"]
+TARGETS = ["onnxruntime:cpu", "onnxruntime:cpu?precision=int8", "torch:cpu", "torch:cpu?precision=bf16&batch=2"]
 
 
 def quick(reference):

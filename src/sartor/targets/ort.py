@@ -27,13 +27,15 @@ SESSION = {
     "session.force_spinning_stop": "1",
 }
 
+PRECISIONS = ("fp32", "int8")
 _WARM = 5  # inferences before those that are profiled
 
 
 @dataclass(frozen=True)
 class OnnxRuntime(LocalTarget):
-    """`onnxruntime:cpu`. Sessions run one operator at a time with all graph optimisations (ORT_ENABLE_ALL), as
-    deployed. cache: directory for exported parts, so that the next process need not export them."""
+    """`onnxruntime:cpu`, also of networks quantised to int8. Sessions run one operator at a time with all graph
+    optimisations (ORT_ENABLE_ALL), as deployed. cache: directory for exported parts, so that the next process need not
+    export them."""
 
     cache: Path | None = None
 
@@ -60,7 +62,7 @@ class OnnxRuntime(LocalTarget):
         return energy.cpu_counters()
 
     def pack(self, space: SearchSpace, archs: Sequence[Architecture]) -> list[Packed | Failed]:
-        return pack_onnx(space, archs, self.batch, self.cache)
+        return pack_onnx(space, archs, self.batch, self.cache, self.precision)
 
     def load(self, packed: Packed) -> Runnable:
         session, feed = self._session(packed)
@@ -146,4 +148,4 @@ def onnxruntime(
         raise UserError("target 'onnxruntime' needs the package onnxruntime; pip install onnxruntime.") from None
     if device != "cpu":
         raise unknown("device of target 'onnxruntime':", device, ["cpu"])
-    return OnnxRuntime(**checked(threads, batch, precision, ["fp32"]), cache=cache_directory(cache))
+    return OnnxRuntime(**checked(threads, batch, precision, PRECISIONS), cache=cache_directory(cache))

@@ -80,9 +80,9 @@ def pack_step(space: SearchSpace, arch: Architecture, batch: int) -> Packed | Fa
 
 
 def pack_onnx(
-    space: SearchSpace, archs: Sequence[Architecture], batch: int, cache: Path | None = None
+    space: SearchSpace, archs: Sequence[Architecture], batch: int, cache: Path | None = None, precision: str = "fp32"
 ) -> list[Packed | Failed]:
-    """Each network as ONNX bytes, with fresh weights.
+    """Each network as ONNX bytes, with fresh weights; of precision `int8` quantised (`export.quantised`).
 
     Networks that are chains of parts are stitched from parts, each exported once in the life of the process, or,
     with a `cache` directory, once for all processes with the same versions of torch and sartor. Others are exported
@@ -93,14 +93,14 @@ def pack_onnx(
         with seeded("inputs"):
             fed.append(space.inputs(batch, arch))
     chains = [_examples(space.parts(arch), inputs) for arch, inputs in zip(archs, fed)]
-    exported = _export_parts(space, [chain for chain in chains if chain], cache)
+    exported = _export_parts(space, [chain for chain in chains if chain], cache, precision)
     return [
-        _stitched(chain, exported, inputs) if chain else _whole(space, arch, inputs)
+        _stitched(chain, exported, inputs) if chain else _whole(space, arch, inputs, precision)
         for arch, chain, inputs in zip(archs, chains, fed)
     ]
 
 
-def _whole(space: SearchSpace, arch: Architecture, inputs: tuple[Tensor, ...]) -> Packed | Failed:
+def _whole(space: SearchSpace, arch: Architecture, inputs: tuple[Tensor, ...], precision: str) -> Packed | Failed:
     from sartor.export import onnx_model
 
     packed = pack_module(space, arch, inputs[0].shape[0])
@@ -108,9 +108,15 @@ def _whole(space: SearchSpace, arch: Architecture, inputs: tuple[Tensor, ...]) -
         return packed
     assert isinstance(packed.model, nn.Module)
     try:
-        return Packed(onnx_model(packed.model, inputs).SerializeToString(), inputs)
+        return Packed(_of(precision, onnx_model(packed.model, inputs)).SerializeToString(), inputs)
     except Exception as error:
         return Failed.at("build", error)
+
+
+def _of(precision: str, model: ModelProto) -> ModelProto:
+    from sartor.export import quantised
+
+    return quantised(model) if precision == "int8" else model
 
 
 # ---------------------------------------------------------------------- parts
@@ -129,26 +135,26 @@ def _examples(chain: Sequence[Part] | None, inputs: tuple[Tensor, ...]) -> list[
 
 
 def _export_parts(
-    space: SearchSpace, chains: Sequence[Sequence[Piece]], cache: Path | None
+    space: SearchSpace, chains: Sequence[Sequence[Piece]], cache: Path | None, precision: str
 ) -> dict[str, ModelProto | Failed]:
     """Every different part of the chains, exported; those not yet known in bundles."""
     pieces = {name: (name, part, given) for chain in chains for name, part, given in chain}
     done: dict[str, ModelProto | Failed] = {}
     for name in pieces:
-        found = _CACHE.get(name, cache)
+        found = _CACHE.get(f"{name} {precision}", cache)
         if found is not None:
             done[name] = found
     missing = [piece for name, piece in pieces.items() if name not in done]
     for first in range(0, len(missing), BUNDLE):
-        done.update(_export(space, missing[first : first + BUNDLE]))
+        done.update(_export(space, missing[first : first + BUNDLE], precision))
     for name, _, _ in missing:
         result = done[name]
         if not isinstance(result, Failed) or result.stage == "build":
-            _CACHE.put(name, result, cache)
+            _CACHE.put(f"{name} {precision}", result, cache)
     return done
 
 
-def _export(space: SearchSpace, pieces: Sequence[Piece]) -> dict[str, ModelProto | Failed]:
+def _export(space: SearchSpace, pieces: Sequence[Piece], precision: str) -> dict[str, ModelProto | Failed]:
     from sartor.export import onnx_models
 
     try:
@@ -158,10 +164,11 @@ def _export(space: SearchSpace, pieces: Sequence[Piece]) -> dict[str, ModelProto
                 modules.append(_as_trained(space.deploy(part.make())))
         with seeded("inputs"):
             models = onnx_models(modules, [_with_data(given) for _, _, given in pieces])
+        models = [_of(precision, model) for model in models]
     except Exception as error:
         if len(pieces) == 1:
             return {pieces[0][0]: Failed.at("build", error)}
-        return {name: result for piece in pieces for name, result in _export(space, [piece]).items()}
+        return {name: result for piece in pieces for name, result in _export(space, [piece], precision).items()}
     return {name: model for (name, _, _), model in zip(pieces, models)}
 
 
