@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sartor import cli, spaces, targets
+from sartor import cli, spaces, targets, tasks
 from sartor.core import metric
 from sartor.predictors.ridge import Ridge
 from sartor.runs import read_json, read_lines, write_json
@@ -300,6 +300,25 @@ def test_the_exported_file_is_the_trained_network(
     with torch.no_grad():
         wanted = network.eval()(x).numpy()
     np.testing.assert_allclose(session.run(["output"], {"input0": x.numpy()})[0], wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_eight_bits_are_calibrated_on_data_and_their_accuracy_is_told(
+    flow: dict[str, tuple[list[object], dict[str, Any]]], place: Path
+) -> None:
+    told = done("export", place / "train", "--format", "int8", "--data", "digits", "--run", place / "eight")
+    assert told["files"].keys() == {"int8"}
+    session = onnxruntime.InferenceSession(told["files"]["int8"]["path"], providers=["CPUExecutionProvider"])
+    right = 0
+    for (x,), (label,) in (task := tasks.get("digits")).batches("test", size=1, seed=0, epoch=0):
+        right += int(session.run(["output"], {"input0": x.numpy()})[0].argmax()) == int(label)
+    assert told["value_int8"] == pytest.approx(100 * right / task.length("test"))
+    assert told["value"] == pytest.approx(flow["train"][1]["value"], abs=0.5)
+    page = Path(done("report", place / "eight", "--out", place / "eight.html")["page"]).read_text()
+    assert f"Of 8 bits it reaches {told['value_int8']:.1f}" in page
+    for words in (["--format", "int8"], ["--data", "digits"]):
+        code, _, said = sartor("export", place / "train", *words)
+        assert code == 2
+        assert "belong together" in said
 
 
 def test_the_page_shows_the_runs(flow: dict[str, tuple[list[object], dict[str, Any]]]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +17,11 @@ from torch import Tensor, nn
 from sartor.core import Json
 from sartor.core.errors import UserError, unknown
 from sartor.export.graphs import onnx_model, quiet
+from sartor.export.quantise import quantised
 from sartor.runs import write_json
 
 FORMATS = ("onnx", "pt2", "safetensors")
+EIGHT = "int8"
 RELATIVE, ABSOLUTE = 1e-3, 1e-9
 """Agreement asked of every format: max |a - b| <= RELATIVE * max |a| + ABSOLUTE. Runtimes reorder float32 sums;
 the outputs of a network with fresh weights are small, so that little is allowed absolutely."""
@@ -28,19 +33,23 @@ def export(
     directory: Path | str,
     formats: Sequence[str] = FORMATS,
     describe: Mapping[str, Json] | None = None,
+    examples: Sequence[tuple[Tensor, ...]] = (),
 ) -> dict[str, dict[str, Json]]:
     """Write a deployed network (eval mode, one output tensor) in formats that need no sartor to be loaded.
 
-    `onnx`: network.onnx; `pt2`: network.pt2 (torch.export); `safetensors`: network.safetensors, the state
-    dictionary. network.json holds `describe` (architecture, space, how pixels become inputs), the shapes of inputs and
-    output, and the files. inputs: example inputs, batch first; shapes are fixed to theirs. Every file is loaded by its
-    own runtime and compared with `network` on `inputs` before it gets its name.
+    `onnx`: network.onnx; `pt2`: network.pt2 (torch.export); `safetensors`: network.safetensors, the state dictionary;
+    `int8`: network.int8.onnx, quantised with ranges from `examples`, inputs of the same shapes. network.json holds
+    `describe` (architecture, space, how pixels become inputs), the shapes of inputs and output, and the files. inputs:
+    example inputs, batch first; shapes are fixed to theirs. Every file is loaded by its own runtime and compared with
+    `network` on `inputs` before it gets its name; of int8 no agreement is asked.
     Returns {format: {path, bytes, max_abs_error}}. Raises UserError for an unknown format, a network that cannot be
     exported, or a file that disagrees; in that case the directory is as it was before.
     """
     for name in formats:
-        if name not in FORMATS:
-            raise unknown("export format", name, FORMATS)
+        if name not in (*FORMATS, EIGHT):
+            raise unknown("export format", name, (*FORMATS, EIGHT))
+    if EIGHT in formats and not examples:
+        raise UserError("int8 needs examples of inputs to calibrate ranges with; give some.")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     network = copy.deepcopy(network).cpu().eval()
@@ -51,9 +60,10 @@ def export(
     new.mkdir(exist_ok=True)
     try:
         for name in formats:
-            file = new / f"network.{name}"
+            file = new / f"network.{'int8.onnx' if name == EIGHT else name}"
+            write = partial(_write_onnx, examples=examples) if name == EIGHT else _WRITERS[name]
             try:
-                got = _WRITERS[name](network, inputs, file)
+                got = write(network, inputs, file)
             except Exception as error:
                 first = str(error).strip().partition("\n")[0][:200]
                 raise UserError(
@@ -71,23 +81,42 @@ def export(
     return written
 
 
+def run_file(file: Path | str) -> Callable[..., Tensor]:
+    """What an ONNX file of a batch of one computes, of batches of any size."""
+    session = _session(Path(file))
+
+    def run(*inputs: Tensor) -> Tensor:
+        device, rows = inputs[0].device, zip(*(x.cpu().numpy() for x in inputs))
+        outputs = [session.run(["output"], {f"input{k}": x[None] for k, x in enumerate(row)})[0] for row in rows]
+        return torch.cat([torch.from_numpy(output) for output in outputs]).to(device)
+
+    return run
+
+
+def _session(file: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
 def _compare(name: str, expected: Tensor, got: Tensor) -> float:
     """Largest absolute difference. Raises UserError where it is more than RELATIVE and ABSOLUTE allow."""
     same_shape = got.shape == expected.shape
     error = float((got - expected).abs().max()) if same_shape else float("nan")
-    allowed = RELATIVE * float(expected.abs().max()) + ABSOLUTE
+    allowed = math.inf if name == EIGHT else RELATIVE * float(expected.abs().max()) + ABSOLUTE
     if not error <= allowed:  # NaN is a disagreement too
         detail = f"differs by {error:.3g}, {allowed:.3g} is allowed" if same_shape else "has another shape"
         raise UserError(f"the output of the {name} export {detail}; leave {name} out of the formats and report it.")
     return error
 
 
-def _write_onnx(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Tensor:
-    import onnxruntime
-
-    file.write_bytes(onnx_model(network, inputs).SerializeToString())
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run(["output"], {f"input{k}": x.numpy() for k, x in enumerate(inputs)})[0])
+def _write_onnx(
+    network: nn.Module, inputs: tuple[Tensor, ...], file: Path, examples: Sequence[tuple[Tensor, ...]] = ()
+) -> Tensor:
+    model = onnx_model(network, inputs)
+    file.write_bytes((quantised(model, examples) if examples else model).SerializeToString())
+    fed = {f"input{k}": x.numpy() for k, x in enumerate(inputs)}
+    return torch.from_numpy(_session(file).run(["output"], fed)[0])
 
 
 def _write_pt2(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Tensor:

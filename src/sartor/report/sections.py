@@ -306,9 +306,15 @@ def exports(runs: Sequence[Recorded]) -> str:
         path = str(file.get("path", "–")) if isinstance(file, dict) else str(file)
         path = path.removeprefix(f"{run.path}/")
         rows.append([name, path, "–" if size is None else _size(size), "–" if error is None else f"{error:.1g}"])
-    note = "Largest difference between the outputs of the file and of the trained network on the same input."
+    notes = ["Largest difference between the outputs of the file and of the trained network on the same input."]
+    for run in runs:
+        before, after, metric = number(run.get("value")), number(run.get("value_int8")), str(run.get("metric"))
+        if before is not None and after is not None:
+            was, now = (words.amount(value, metric) for value in (before, after))
+            notes.append(f"Of 8 bits it reaches {now} {words.noun(metric)} on test data, as trained {was}.")
     head = ["format", "file", "size", "largest difference"]
-    return html.heading("Exported files") + html.table(head, rows, text=(0, 1)) + html.paragraph(note, "note")
+    said = "".join(html.paragraph(note, "note") for note in notes)
+    return html.heading("Exported files") + html.table(head, rows, text=(0, 1)) + said
 
 
 def _size(count: float) -> str:

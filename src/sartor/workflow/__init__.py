@@ -18,6 +18,7 @@ from sartor.workflow.measuring import (
 )
 from sartor.workflow.networks import (
     collapse_error,
+    export_network,
     load_architecture,
     load_found,
     load_network,
@@ -41,6 +42,7 @@ __all__ = [
     "default_store",
     "describe_found",
     "design",
+    "export_network",
     "fit",
     "fit_predictor",
     "fits_task",

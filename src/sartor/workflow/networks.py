@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ from sartor.spaces.windows import Windows
 from sartor.workflow.searching import fits_task
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from sartor.training.recipe import Recipe
 
 logger = logging.getLogger("sartor")
+CALIBRATED = 512
 
 
 def load_architecture(source: Path) -> tuple[SearchSpace, Architecture]:
@@ -129,6 +131,44 @@ def load_network(source: Path) -> tuple[SearchSpace, Architecture, nn.Module]:
             f"{weights} does not fit the architecture ({str(error).splitlines()[0]}); train again."
         ) from None
     return space, arch, network
+
+
+def export_network(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    directory: Path,
+    formats: Sequence[str],
+    describe: Mapping[str, Json],
+    task: Task | None,
+) -> dict[str, Json]:
+    """`files`, as `export.export` writes a deployed network, and what 8 bits cost.
+
+    task: of `int8`, whose training data calibrate, 512 examples as they are tested, and whose test data grade the file
+    (`value_int8`) beside the network (`value`).
+    """
+    import torch
+
+    from sartor.core.progress import Progress
+    from sartor.export import EIGHT, export, run_file
+
+    if task is None:
+        return {"files": export(network, inputs, directory, formats, describe)}
+    drawn = task.batches("train", size=1, seed=0, epoch=0, plain=True, limit=CALIBRATED)
+    examples = [tuple(x.cpu() for x in given) for given, _ in drawn]
+    files = export(network, inputs, directory, formats, describe, examples)
+    eight, bar = run_file(files[EIGHT]["path"]), Progress("test int8", task.length("test"))
+
+    def shown(*given: Tensor) -> Tensor:
+        output = eight(*given)
+        bar.advance(len(output))
+        return output
+
+    with torch.inference_mode():
+        network = network.to(task.device).eval()
+        plain, quantised = task.evaluate(network, "test"), task.evaluate(shown, "test")
+    bar.close()
+    name = task.metric.name
+    return {"files": files, "metric": name, "value": plain[name], "value_int8": quantised[name], "split": "test"}
 
 
 def test_network(space: Grafts, arch: Architecture, task: Task) -> dict[str, Json]:
