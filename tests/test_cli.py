@@ -20,11 +20,13 @@ import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import kendalltau
 
 from sartor import cli, spaces, targets, tasks
 from sartor.core import metric
 from sartor.predictors.ridge import Ridge
 from sartor.runs import read_json, read_lines, write_json
+from sartor.spaces.complexity import Complexity
 from tests.fakes import additive
 
 ROOT = Path(__file__).parents[1]
@@ -245,6 +247,23 @@ def test_a_refined_network_has_the_same_operators_and_keeps_the_budgets(
     page = Path(found["page"]).read_text()
     assert "generation" in page
     assert "as it was" in page
+
+
+def test_a_study_of_counts_says_what_they_tell_of_a_latency(place: Path) -> None:
+    words = ["study", "complexity", "--space", TINY, "-n", 12, "--target", target(place), "--run", place / "study"]
+    told = done(*words)
+    assert {row["count"] for row in told["rows"]} == {"macs", "params", "mem_access_bytes", "macs_per_byte"}
+    assert all(row["networks"] == 12 and -1 <= row["low"] <= row["tau"] <= row["high"] <= 1 for row in told["rows"])
+    points = told["points"]
+    macs = Complexity(spaces.get(TINY), "macs")(told["architectures"])
+    assert points["macs"] == macs.tolist()
+    tau = kendalltau(macs, points["latency_ms"]).statistic
+    assert next(row["tau"] for row in told["rows"] if row["count"] == "macs") == pytest.approx(tau)
+    page = Path(done("report", place / "study", "--out", place / "study.html")["page"]).read_text()
+    assert f"tau {tau:.2f}" in page
+    code, _, said = sartor(*words[:-2], "--metric", "train_step_ms")
+    assert code == 2
+    assert "does not measure train_step_ms" in said
 
 
 def test_devices_are_grouped_on_a_page(place: Path) -> None:

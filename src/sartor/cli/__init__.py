@@ -26,7 +26,7 @@ _UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name_
 INTERRUPTED = 130
 VERBS = (
     "quickstart", "spaces", "targets", "measure", "fit", "search", "refine", "compress", "scale", "adapt",
-    "train", "export", "report", "bench",
+    "train", "export", "report", "study", "bench",
 )  # fmt: skip
 
 

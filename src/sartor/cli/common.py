@@ -92,7 +92,7 @@ def run_job(
 
 
 _FOR_PROGRAMS = (
-    "settings", "architecture", "rows", "points", "verb", "sartor_version", "seed",
+    "settings", "architecture", "architectures", "rows", "points", "verb", "sartor_version", "seed",
     "argmax", "extras",
     "steps", "roofline", "gamma", "r2", "kendall", "baselines", "test_mean", "test_std", "spearman_mean",
     "budget_met_share", "optimum_test", "accuracy_rows", "cost_rows",

@@ -79,6 +79,27 @@ def order(run: Recorded) -> str:
     return out + html.table(head, body, text=(0,)) + html.paragraph(note, "note")
 
 
+def complexity(run: Recorded) -> str:
+    """What counts of networks tell of what was measured of them."""
+    points, rows = run.get("points") or {}, run.get("rows") or []
+    if run.verb != "study" or not rows:
+        return ""
+    metrics, counts = (list(dict.fromkeys(str(row[key]) for row in rows)) for key in ("metric", "count"))
+    costs = " and ".join(noun(name) for name in metrics)
+    caption = (
+        f"Each dot is one of {run.get('networks')} networks, drawn uniformly: what is counted of it against {costs}."
+    )
+    out = html.heading(f"What counts tell of {costs}")
+    out += html.picture(figures.complexity(points, counts, metrics), f"Counts against {costs}", caption)
+    taus = {(str(row["count"]), str(row["metric"])): _tau(row) for row in rows}
+    body = [[figures.COUNTS.get(count, count), *(taus[count, name] for name in metrics)] for count in counts]
+    head = ["Kendall's tau of", *(f"and {noun(name)}" for name in metrics)]
+    note = (
+        "In brackets: 95 % of resampled networks. Counted are convolutions and matrix products, at four bytes a number."
+    )
+    return out + html.table(head, body, text=(0,)) + html.paragraph(note, "note")
+
+
 def _tau(found: Mapping[str, Any]) -> str:
     if number(found.get("tau")) is None:
         return "–"

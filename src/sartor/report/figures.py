@@ -37,6 +37,12 @@ __all__ = ["architecture", "decisions", "evolution", "predicted_measured", "trad
 TOLERANCE = 0.005
 DECIDED = 28  # slots whose decisions are drawn
 STEPS = [1, 2, 2.5, 5, 10]  # of axis ticks
+COUNTS = {
+    "macs": "multiply-accumulates",
+    "params": "parameters",
+    "mem_access_bytes": "memory access (bytes)",
+    "macs_per_byte": "MACs per byte",
+}
 _NOT_QUALITY = {"event", "epoch", "loss", "lr", "seconds", "step"}
 
 
@@ -294,6 +300,26 @@ def order(points: Mapping[str, Any], supernets: Sequence[str], metric: str) -> F
         ax.scatter(points["true of the best"], said["said of the best"], s=30, color=BLUE, linewidths=0)
         label = known(metric).label
         ax.set(xlabel=f"true {label}", ylabel=f"{label} by the supernet", title=f"{name} the search")
+    return figure
+
+
+@styled
+def complexity(points: Mapping[str, Sequence[float | None]], counts: Sequence[str], metrics: Sequence[str]) -> Figure:
+    """What was measured (y, a row each) against what is counted (x, a column each).
+
+    points: values by name, in one order, None for failures.
+    """
+    figure = canvas(2.3 * len(metrics) + 0.3)
+    grid = figure.subplots(len(metrics), len(counts), squeeze=False, sharex="col", sharey="row")
+    for row, name in enumerate(metrics):
+        grid[row, 0].set_ylabel(known(name).label)
+        for ax, count in zip(grid[row], counts):
+            quiet(ax, grid="both")
+            x, y = (np.array(points[key], dtype=float) for key in (count, name))
+            divisor, label = scaled(count, x[np.isfinite(x)])
+            ax.scatter(x / divisor, y, s=5, color=BLUE, alpha=0.5, linewidths=0)
+            if row + 1 == len(metrics):
+                ax.set_xlabel(COUNTS[count] if divisor == 1.0 else label)
     return figure
 
 

@@ -62,7 +62,7 @@ def page(runs: Sequence[Recorded]) -> str:
     body.append(sections.tradeoff(work, networks))
     body += [devices.scaling(run) for run in work] + [devices.grouping(run) for run in work]
     body += [devices.dynamic(run) for run in work]
-    body += [evidence.order(run) for run in work]
+    body += [evidence.order(run) for run in work] + [evidence.complexity(run) for run in work]
     body += [windows.evaluated(run) for run in work]
     body += [evidence.predictor(run) for run in work]
     body += [sections.curves(work), sections.exports(work), *_absent(work, networks)]
@@ -108,6 +108,12 @@ def _headline(
         if run.verb == "targets" and run.get("groups"):
             count = len(run.get("groups"))
             return f"{len(run.get('devices'))} devices in {count} group{'s' if count > 1 else ''}", []
+        if run.verb == "study" and run.get("rows"):
+            row = run.get("rows")[0]
+            told = "nothing" if row["tau"] is None else f"Kendall's tau {row['tau']:.2f}"
+            return f"{words.noun(row['count'])} and {words.noun(row['metric'])}: {told}", [
+                f"Of {run.get('networks')} networks, measured on {run.get('target')}."
+            ]
         if run.fit is not None:
             of, count = words.noun(str(run.fit.get("metric"))), run.fit.get("samples", "an unknown number of")
             return f"Predictor {run.fit.get('default')} of {of}, fitted to {count} measured networks", []
@@ -123,5 +129,5 @@ def _absent(runs: Sequence[Recorded], networks: Sequence[Trained]) -> list[str]:
         said.append("None of these runs fitted a predictor: its quality is not shown here.")
     if not networks:
         said.append("No trained network is among these runs: no accuracy and no training curves.")
-    about_devices = all(run.verb in ("targets", "scale", "adapt") for run in runs)
+    about_devices = all(run.verb in ("targets", "scale", "adapt", "study") for run in runs)
     return [html.heading("Not in these runs"), *map(html.missing, said)] if said and not about_devices else []

@@ -30,6 +30,7 @@ from sartor.workflow.networks import (
 from sartor.workflow.oracle import oracle
 from sartor.workflow.ordering import order_report
 from sartor.workflow.searching import budgets_of, describe_found, fits_task, follow_up, keep, search
+from sartor.workflow.studying import complexity_study
 from sartor.workflow.worth import found_space, space_report
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "budgets_of",
     "collapse_error",
     "compare",
+    "complexity_study",
     "default_store",
     "describe_found",
     "design",
