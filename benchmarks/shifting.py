@@ -15,15 +15,17 @@ SPOS.
 Order, before and after: Kendall's tau between what the supernet says and the table's accuracy, of random networks
 within the limit (global), and of the 10, the 50 and (a hundred drawn of them) the 500 best of them by the table
 (local). How far the table itself knows these orders: where it has several trainings of each network, tau of each beside
-the others' mean, the best by the latter. Found: the table's accuracy of the network that each search ends with, of how
-many networks within the limit it is the best, and the mean of the ten that the supernet graded best in the end. The
-limit is the median of multiply-accumulates over the space. Intervals are of seeds; differences are in pairs of one
-seed.
+the others' mean, the best by the latter. How far this setting could know them: sixty of the 500 best, each trained
+alone at the same width, resolution and images (`--alone`). Found: the table's accuracy of the network that each search
+ends with, of how many networks within the limit it is the best, and the mean of the ten that the supernet graded best
+in the end. The limit is the median of multiply-accumulates over the space. Intervals are of seeds; differences are in
+pairs of one seed.
 
 Reduced: width, depth of NAS-Bench-201, resolution and images, never slots or candidates. Full: the spaces as
 published, all images, on a GPU. Floor: what networks at random have to reach by the supernet before it is shifted.
 
     python benchmarks/shifting.py [--full] [--space NAME] [--seed S ...] [--search NAME ...]
+    python benchmarks/shifting.py [--full] [--space NAME] --alone
     python benchmarks/shifting.py [--full] figure     # docs/img/shifting.svg
 """
 
@@ -32,6 +34,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -46,15 +49,19 @@ from sartor.core import Architecture, Budget, F
 from sartor.methods.spos import SPOS
 from sartor.methods.supernet_shifting import SHIFTED
 from sartor.predictors.evaluate import quality
+from sartor.quality.order import kendall
 from sartor.quality.supernet import SupernetScore
 from sartor.quality.transfer import FILE, load
 from sartor.report.style import CYCLE, canvas, quiet, styled
 from sartor.runs import Run, read_json
 from sartor.spaces.complexity import Complexity
+from sartor.training.loop import train
+from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search
 
 SEEDS, CONFIRMING, RANDOM, BEST, IMAGES = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9), 150, (10, 50), 640
 MANY, DRAWN, LAST = 500, 100, 10
+ALONE: dict[str, Any] = {"networks": 60, "recipe": {"epochs": 10, "batch_size": 64, "lr": 0.05, "evaluate_every": 0}}
 TABLES: dict[str, tuple[str, str, list[str]]] = {  # accuracy, and that of each training
     "nas-bench-macro": ("nas_bench_macro_cifar10.csv.gz", "mean_acc", [f"test_acc_{i}" for i in range(3)]),
     "nas-bench-201": ("nas_bench_201.parquet", "cifar10_test_acc_200ep", []),
@@ -105,6 +112,7 @@ def main() -> None:
     options.add_argument("--confirm", action="store_true", help="with the seeds that judge what was chosen")
     options.add_argument("--seed", type=int, choices=(*SEEDS, *CONFIRMING), action="append", help="default all")
     options.add_argument("--search", choices=SEARCHES, action="append", help="default those of the core, then the rest")
+    options.add_argument("--alone", action="store_true", help="networks trained alone, instead of searches")
     given = options.parse_args()
     name = f"shifting{'_full' if given.full else ''}"
     if given.what == "figure":
@@ -112,7 +120,10 @@ def main() -> None:
         drawn(read_json(RESULTS / f"{name}.json")["summary"]).savefig(out, facecolor="white")
         return
     bench = Bench(FULL if given.full else REDUCED, name)
-    searches = given.search or (*CORE, *(one for one in SEARCHES if one not in CORE))
+    if given.alone:
+        for space in given.space or TABLES:
+            bench.alone(space)
+    searches = [] if given.alone else given.search or (*CORE, *(one for one in SEARCHES if one not in CORE))
     for search in searches:
         for seed in given.seed or (CONFIRMING if given.confirm else SEEDS):
             for space in given.space or TABLES:
@@ -129,7 +140,7 @@ class Bench:
         self.data = os.environ.get("SARTOR_DATA", "../shared/data")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         tasks = {of: sartor.tasks.get(data.format(data=self.data), device) for of, data in setting["data"].items()}
-        self.tasks = {of: for_search(task) for of, task in tasks.items()}
+        self.tasks, self.whole = {of: for_search(task) for of, task in tasks.items()}, tasks
         self.results = Results(
             name,
             "the local order after shifting above that before it; what is found beside SPOS at equal cost",
@@ -143,18 +154,23 @@ class Bench:
             },
         )
 
-    def cell(self, name: str, seed: int, search: str) -> None:
+    def known(self, name: str) -> tuple[Any, Any, Budget, list[Architecture], F]:
+        """A space and its table, the limit, the networks within it, and their accuracies."""
         query = self.setting["spaces"][name]
         space = sartor.spaces.get(f"{name}?{query}" if query else name)
-        file, column, trainings = TABLES[name]
+        file, column, _ = TABLES[name]
         table = tables.load(sartor.spaces.get(name), Path(self.data) / file)
-        truth = table.score(column)
         every = list(space.enumerate())
         macs = Complexity(space, "macs")
         costs = macs(every)
         budget = Budget(macs, float(np.median(costs)))
         within = [arch for arch, cost in zip(every, costs) if cost <= budget.limit]
-        true = np.nan_to_num(truth(within), nan=-np.inf)
+        return space, table, budget, within, np.nan_to_num(table.score(column)(within), nan=-np.inf)
+
+    def cell(self, name: str, seed: int, search: str) -> None:
+        space, table, budget, within, true = self.known(name)
+        _, column, trainings = TABLES[name]
+        truth = table.score(column)
         ranked = [within[i] for i in np.argsort(-true, kind="stable")]
         best = ranked[: max(BEST)]
         if trainings:
@@ -188,6 +204,24 @@ class Bench:
         for one in ("before", search):
             cell = {"space": name, "seed": seed, **again, "search": one}
             self.results.row(cell, lambda one=one: self.again(space, place, one, many, truth))
+
+    def alone(self, name: str) -> None:
+        """Networks among the many best by the table, each trained alone in this setting."""
+        space, _, _, within, true = self.known(name)
+        best = np.argsort(-true, kind="stable")
+        for i in np.random.default_rng(0).choice(MANY, DRAWN, replace=False)[: ALONE["networks"]]:
+            cell = {"space": name, "what": "alone", "place": int(i), **ALONE["recipe"]}
+            arch, accuracy = within[best[i]], float(true[best[i]])
+            self.results.row(cell, lambda arch=arch, known=accuracy: {**self.trained(space, arch), "table": known})
+
+    def trained(self, space: Any, arch: Architecture) -> dict[str, float]:
+        """Accuracy on `valid`, as supernets are graded, and on `test`."""
+        task, recipe = self.whole[space.spec()["space"]], Recipe().override(ALONE["recipe"])
+        with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch) / "run", {"of": "alone"}, 0) as run:
+            torch.manual_seed(run.torch_seed("weights"))
+            network = space.network(arch)
+            found = train(network, task, recipe, run.stage("train"), split="train", evaluate="test")
+        return {"valid": task.evaluate(network, "valid")["accuracy"], "test": found["value"]}
 
     def task(self, space: Any) -> Any:
         return self.tasks[space.spec()["space"]]
@@ -288,6 +322,7 @@ def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
 
 def _summary(rows: list[dict[str, Any]], floor: float, seeds: tuple[int, ...]) -> dict[str, list[dict[str, Any]]]:
     table = {c["space"]: row for row in rows if (c := row["cell"])["what"] == "table"}
+    trainings = [row for row in rows if row["cell"]["what"] == "alone"]
     rows = [row for row in rows if row["cell"].get("seed") in seeds]
     again = {
         (c["space"], c["search"], c["seed"]): row
@@ -315,6 +350,19 @@ def _summary(rows: list[dict[str, Any]], floor: float, seeds: tuple[int, ...]) -
         if begun and space in table:
             taus = {f"tau {of}": table[space][of] for of in ORDERS}
             orders.append({"space": space, "supernet": "none: one training beside two others", **taus})
+        alone = [row for row in trainings if row["cell"]["space"] == space]
+        if alone and begun:
+            by = {key: np.array([row[key] for row in alone]) for key in ("valid", "test", "table")}
+            for split in ("valid", "test"):
+                told = kendall(by[split], by["table"])
+                orders.append(
+                    {
+                        "space": space,
+                        "supernet": f"none: each of {len(alone)} trained alone here, by {split}",
+                        f"tau local {MANY}": {"mean": told["tau"], "low": told["low"], "high": told["high"]},
+                        "accuracy said": float(by[split].mean()),
+                    }
+                )
         for name in SEARCHES:
             mine = {
                 seed: row

@@ -195,9 +195,12 @@ def run_search(
         found = workflow.search(method, found_space, task, budget=budgets, objectives=weighed, run=run, **settings)
         with workflow.opened(store) as kept:
             names = [*measured_metrics, "latency_ms"]
-            fresh = workflow.remeasure_found(found, budgets, found_target, names, kept, f"check {run.path.resolve()}")
+            sitting = f"check {run.path.resolve()}"
+            fresh = workflow.remeasure_found(found, budgets, found_target, names, kept, sitting)
+            unfolded = workflow.remeasure_unfolded(found, found_target, kept, sitting)
         workflow.keep(found, run.path)
         result = workflow.describe_found(found, fresh, settings, found_target.id)
+        result |= {"measured_unfolded": unfolded} if unfolded else {}
         for name, gap in result["measured_gap_percent"].items():
             if gap > TRUSTED or abs(gap - result["gap_percent"][name]) > TRUSTED:
                 logger.warning(

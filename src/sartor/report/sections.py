@@ -37,6 +37,10 @@ def search_tiles(search: Recorded, networks: Sequence[Trained]) -> str:
         value = number(found)
         if value is not None and name not in {b["metric"] for b in search.get("budgets") or []}:
             tiles.append(html.Tile(f"measured {words.noun(name)}", show(value, known(name)), "no budget on it"))
+    for name, found in (search.get("measured_unfolded") or {}).items():
+        value = number(found)
+        if value is not None:
+            tiles.append(html.Tile(f"{words.noun(name)} as trained", show(value, known(name)), "norms not folded"))
     ours, theirs = words.rivals(search, networks)
     if ours is not None:
         sub, news = "no baseline", ""

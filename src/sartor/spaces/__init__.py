@@ -10,6 +10,7 @@ from sartor.core.restricted import Restricted
 from sartor.runs import read_json
 from sartor.spaces.channels import Channels
 from sartor.spaces.networks import Networks
+from sartor.spaces.unfolded import Unfolded
 from sartor.spaces.windows import Windows
 
 SPACES: Registry[SearchSpace] = Registry(
@@ -61,6 +62,8 @@ def from_spec(spec: Json) -> SearchSpace:
             return Channels(from_spec(spec["of"]), spec["architecture"], spec["mode"])
         if spec["space"] == "windows":
             return Windows(from_spec(spec["of"]), spec["depths"], spec["widths"])
+        if spec["space"] == "unfolded":
+            return Unfolded(from_spec(spec["of"]))
         if spec["space"] == "networks":
             return Networks([(from_spec(one["space"]), one["architecture"]) for one in spec["members"]])
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -15,6 +15,7 @@ from sartor.workflow.measuring import (
     opened,
     remeasure,
     remeasure_found,
+    remeasure_unfolded,
 )
 from sartor.workflow.networks import (
     collapse_error,
@@ -62,6 +63,7 @@ __all__ = [
     "order_report",
     "remeasure",
     "remeasure_found",
+    "remeasure_unfolded",
     "search",
     "space_report",
     "teacher",

@@ -12,6 +12,7 @@ import numpy as np
 
 from sartor.choose.solve import land, reachable
 from sartor.core import Architecture, Budget, F, Found, Score, SearchSpace, Target, UserError, metric
+from sartor.spaces.unfolded import Unfolded
 from sartor.spaces.windows import Windows
 from sartor.targets.measure import measure
 
@@ -141,6 +142,13 @@ def remeasure_found(
             means[name] = float(values.mean()) if np.isfinite(values).all() else None
         out.append(means)
     return out
+
+
+def remeasure_unfolded(found: Found, target: Target, store: Store, sitting: str) -> dict[str, float | None]:
+    """What `remeasure` says of the winner as it is trained, its batch norms not folded; nothing where none would be."""
+    if isinstance(found.space, Windows) or type(found.space).deploy is SearchSpace.deploy:
+        return {}
+    return remeasure(Unfolded(found.space), target, [found.architecture], ["latency_ms"], store, sitting)[0]
 
 
 def compare(
