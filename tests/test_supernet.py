@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sartor import spaces
 from sartor.core import Path, SearchSpace, UserError
 from sartor.export import onnx_model, onnx_models, stitch
+from sartor.layers.mbconv import SqueezeExcite
 from sartor.spaces.mobilenet import OPERATORS, PRESETS, MobileNet
 from sartor.supernet import ChainSupernet, recalibrated
 from tests.contracts.spaces import check_architectures, check_encodings, check_local_parts, check_network, check_space
@@ -338,3 +339,23 @@ def test_exported_parts_stitched_together_are_the_exported_network() -> None:
         np.testing.assert_array_equal(*outputs)
         with torch.no_grad():
             np.testing.assert_allclose(outputs[0], network.eval()(*x).numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_squeeze_excite_can_be_chosen_a_layer_and_activations_for_all() -> None:
+    space = spaces.get("mobilenet:cifar?width=0.25&resolution=16&se=choose&act=hardswish")
+    check_space(space)
+    assert [len(slot) for slot in space.slots] == [7] * (space.layers - 9) + [13] * 9
+    chosen = tuple(slot.candidates.index("k5e3-se") if len(slot) == 13 else 2 for slot in space.slots)
+    plain = tuple(slot.candidates.index("k5e3") for slot in space.slots)
+    counted = [sum(isinstance(m, SqueezeExcite) for m in space.network(arch).modules()) for arch in (chosen, plain)]
+    assert counted == [9, 0]
+    kinds = {type(m) for m in space.network(chosen).modules()}
+    assert nn.Hardswish in kinds
+    assert nn.ReLU6 not in kinds
+    other = spaces.get("mobilenet:cifar?width=0.25&resolution=16")
+    assert not {part.key for part in space.parts(plain)} & {part.key for part in other.parts(plain)}
+    for option in ("se=some", "act=tanh"):
+        with pytest.raises(UserError, match=option.split("=")[1]):
+            spaces.get(f"mobilenet:tiny?{option}")
+    with pytest.raises(UserError, match="neither true nor false"):
+        spaces.get("uniform:tiny?se=choose")

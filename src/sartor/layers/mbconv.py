@@ -83,8 +83,8 @@ class MBConv(nn.Module):
         return x + y if self.shortcut else y
 
 
-def skip(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """Identity where the shape is kept, otherwise a strided 1x1 convolution with norm and ReLU6."""
+def skip(inputs: int, outputs: int, stride: int, act: Callable[[], nn.Module] = nn.ReLU6) -> nn.Module:
+    """Identity where the shape is kept, otherwise a strided 1x1 convolution with norm and activation."""
     if stride == 1 and inputs == outputs:
         return nn.Identity()
-    return nn.Sequential(*conv_norm_act(inputs, outputs, 1, stride))
+    return nn.Sequential(*conv_norm_act(inputs, outputs, 1, stride, act=act))

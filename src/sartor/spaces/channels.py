@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from sartor.core import Architecture, Json, Part, SearchSpace, Slot
 from sartor.core.errors import UserError, unknown
 from sartor.spaces.chain import ChainSpace
-from sartor.spaces.mobilenet import OPERATORS, MobileNet
+from sartor.spaces.mobilenet import MobileNet, activation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,7 +47,7 @@ class Channels(ChainSpace):
         self.optimiser = of.optimiser
         hidden = mode == "hidden"
         self.local_parts, self.chained_parts = hidden, not hidden
-        layers = [i for i, k in enumerate(self.arch) if not (hidden and OPERATORS[k] == "skip")]
+        layers = [i for i, k in enumerate(self.arch) if not (hidden and self.of.slots[i].candidates[k] == "skip")]
         if not layers:
             raise UserError("every layer of this network is a skip: nothing is inside to be scaled; use mode='output'.")
         self.slot_of = {layer: slot for slot, layer in enumerate(layers)}
@@ -105,7 +105,7 @@ class Channels(ChainSpace):
             return replace(part, slot=slot)
         inputs, outputs, kernel, _, stride, se = self.of.block(layer, self.arch[layer])
         hidden = _scaled(self._channels(layer), scales[layer])
-        make = partial(_mbconv, inputs, outputs, kernel, stride, se, hidden)
+        make = partial(_mbconv, inputs, outputs, kernel, stride, se, hidden, self.of.act)
         return Part(f"{part.key}-hidden{hidden}", slot, make, part.inputs)
 
 
@@ -123,7 +123,7 @@ def _scaled(channels: int, scale: float) -> int:
     return channels if scale == 1.0 else make_divisible(channels * scale)
 
 
-def _mbconv(inputs: int, outputs: int, kernel: int, stride: int, se: bool, hidden: int) -> nn.Module:
+def _mbconv(inputs: int, outputs: int, kernel: int, stride: int, se: bool, hidden: int, act: str) -> nn.Module:
     from sartor.layers.mbconv import MBConv
 
-    return MBConv(inputs, outputs, kernel, 1, stride, se, hidden=hidden)
+    return MBConv(inputs, outputs, kernel, 1, stride, se, activation(act), hidden)

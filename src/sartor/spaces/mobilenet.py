@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OPERATORS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6", "skip")
+SEVEN = len(OPERATORS)
 SE_LAYERS = 9  # the last nine layers, as thesis Table 4.5
+CHOOSE = "choose"
+ACTIVATIONS = {"relu6": "ReLU6", "relu": "ReLU", "hardswish": "Hardswish", "silu": "SiLU"}
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,12 @@ PRESETS: dict[str, Layout] = {
 
 
 class MobileNet(ChainSpace):
-    """One operator of seven per layer.
+    """One operator of seven per layer, or of thirteen where squeeze-excite is a choice.
 
     preset: layout (`lightnas`, `surgenas`, `cifar` for 32x32 images, `tiny` for the quickstart);
     resolution, channels, classes, layers: default to the preset's (layers are spread over its stages in proportion);
-    width: multiplier of all channels, rounded to multiples of 8; se: squeeze-excite in the last nine layers;
+    width: multiplier of all channels, rounded to multiples of 8; se: squeeze-excite in the last nine layers, `choose`:
+    each of their operators but the skip with and without; act: activation (`relu6`, `relu`, `hardswish`, `silu`);
     dropout: before the classifier.
     """
 
@@ -102,17 +106,20 @@ class MobileNet(ChainSpace):
         classes: int | None = None,
         layers: int | None = None,
         width: float = 1.0,
-        se: bool = False,
+        se: bool | str = False,
+        act: str = "relu6",
         dropout: float = 0.2,
     ) -> None:
         from sartor.layers.mbconv import make_divisible
 
         if not isinstance(preset, str) or preset not in PRESETS:
             raise unknown("preset of space 'mobilenet':", preset, PRESETS)
-        if not isinstance(se, bool):
-            raise UserError(f"mobilenet option se={se!r} is neither true nor false; give one of them.")
+        if not isinstance(se, bool) and se != CHOOSE:
+            raise UserError(f"mobilenet option se={se!r} is neither true, false nor {CHOOSE}; give one of them.")
+        if act not in ACTIVATIONS:
+            raise unknown("activation of space 'mobilenet':", act, ACTIVATIONS)
         layout = PRESETS[preset]
-        self.preset, self.se = preset, se
+        self.preset, self.se, self.act = preset, se, act
         self.resolution = layout.resolution if resolution is None else resolution
         self.channels = layout.channels if channels is None else channels
         self.classes = layout.classes if classes is None else classes
@@ -141,7 +148,7 @@ class MobileNet(ChainSpace):
         )
         pixels = halve(self.resolution, self.layout.stem[1])
         self.rows: tuple[Row, ...] = layer_rows(self.layout.first, self.layout.stages, pixels)
-        self.slots = tuple(Slot(f"layer{i + 1}", OPERATORS) for i in range(self.layers))
+        self.slots = tuple(Slot(f"layer{i + 1}", self._operators(i)) for i in range(self.layers))
 
     def spec(self) -> dict[str, Json]:
         return {
@@ -153,6 +160,7 @@ class MobileNet(ChainSpace):
             "layers": self.layers,
             "width": self.width,
             "se": self.se,
+            "act": self.act,
             "dropout": self.dropout,
         }
 
@@ -173,42 +181,50 @@ class MobileNet(ChainSpace):
         size = halve(self.resolution, stem_stride)
         parts = [
             Part(
-                f"stem-{self.channels}-{stem}-s{stem_stride}@{self.resolution}",
+                f"stem-{self.channels}-{stem}-s{stem_stride}{self._word}@{self.resolution}",
                 None,
-                lambda: _stem(self.channels, stem, stem_stride),
+                lambda: _stem(self.channels, stem, stem_stride, self.act),
                 ((self.channels, self.resolution, self.resolution),),
             ),
             self._operator("k3e1", None, stem, self.layout.first, 1, size, se=False),
         ]
         for i, ((inputs, outputs, stride, pixels), k) in enumerate(zip(rows, arch)):
-            parts.append(self._operator(OPERATORS[k], i, inputs, outputs, stride, pixels, self._has_se(i)))
+            parts.append(self._operator(OPERATORS[k % SEVEN], i, inputs, outputs, stride, pixels, self._has_se(i, k)))
         inputs, outputs, stride, pixels = rows[-1]
         head = (outputs, self.layout.head, self.layout.hidden, self.classes, self.dropout)
         last = halve(pixels, stride)
-        parts.append(
-            Part(f"head-{'-'.join(map(str, head))}@{last}", None, lambda: _head(*head), ((outputs, last, last),))
-        )
+        key = f"head-{'-'.join(map(str, head))}{self._word}@{last}"
+        parts.append(Part(key, None, lambda: _head(*head, self.act), ((outputs, last, last),)))
         return parts
 
     def block(self, layer: int, candidate: int) -> tuple[int, int, int, int, int, bool]:
         """Input and output channels, kernel, expansion, stride and squeeze-excite of a candidate that is no skip."""
-        (inputs, outputs, stride, _), name = self.rows[layer], OPERATORS[candidate]
-        return inputs, outputs, int(name[1]), int(name[3]), stride, self._has_se(layer)
+        (inputs, outputs, stride, _), name = self.rows[layer], OPERATORS[candidate % SEVEN]
+        return inputs, outputs, int(name[1]), int(name[3]), stride, self._has_se(layer, candidate)
 
-    def _has_se(self, layer: int) -> bool:
-        return self.se and layer >= self.layers - SE_LAYERS
+    def _operators(self, layer: int) -> tuple[str, ...]:
+        """Candidates of a layer; a choice of squeeze-excite doubles all that are no skip."""
+        chosen = self.se == CHOOSE and layer >= self.layers - SE_LAYERS
+        return OPERATORS + tuple(f"{name}-se" for name in OPERATORS[:-1]) if chosen else OPERATORS
+
+    def _has_se(self, layer: int, candidate: int) -> bool:
+        return candidate >= SEVEN if self.se == CHOOSE else bool(self.se) and layer >= self.layers - SE_LAYERS
+
+    @property
+    def _word(self) -> str:
+        """What keys of parts say of an activation that is not that of the papers."""
+        return "" if self.act == "relu6" else f"-{self.act}"
 
     def _operator(
         self, name: str, slot: int | None, inputs: int, outputs: int, stride: int, pixels: int, se: bool
     ) -> Part:
         shape = ((inputs, pixels, pixels),)
         if name == "skip":
-            return Part(
-                f"skip-{inputs}-{outputs}-s{stride}@{pixels}", slot, lambda: _skip(inputs, outputs, stride), shape
-            )
+            key = f"skip-{inputs}-{outputs}-s{stride}{self._word}@{pixels}"
+            return Part(key, slot, lambda: _skip(inputs, outputs, stride, self.act), shape)
         block = (inputs, outputs, int(name[1]), int(name[3]), stride, se)
-        key = f"mb-{name}-{inputs}-{outputs}-s{stride}{'-se' if se else ''}@{pixels}"
-        return Part(key, slot, lambda: _mbconv(*block), shape)
+        key = f"mb-{name}-{inputs}-{outputs}-s{stride}{'-se' if se else ''}{self._word}@{pixels}"
+        return Part(key, slot, lambda: _mbconv(*block, self.act), shape)
 
 
 def _spread(stages: tuple[tuple[int, int, int], ...], layers: int) -> tuple[tuple[int, int, int], ...]:
@@ -224,34 +240,42 @@ def _spread(stages: tuple[tuple[int, int, int], ...], layers: int) -> tuple[tupl
     return tuple((c, n, s) for (c, _, s), n in zip(stages, counts))
 
 
-def _stem(inputs: int, outputs: int, stride: int) -> nn.Module:
+def activation(name: str) -> type[nn.Module]:
+    """The module of an activation's name."""
+    from torch import nn
+
+    found: type[nn.Module] = getattr(nn, ACTIVATIONS[name])
+    return found
+
+
+def _stem(inputs: int, outputs: int, stride: int, act: str) -> nn.Module:
     from torch import nn
 
     from sartor.layers.mbconv import conv_norm_act
 
-    return nn.Sequential(*conv_norm_act(inputs, outputs, 3, stride))
+    return nn.Sequential(*conv_norm_act(inputs, outputs, 3, stride, act=activation(act)))
 
 
-def _skip(inputs: int, outputs: int, stride: int) -> nn.Module:
+def _skip(inputs: int, outputs: int, stride: int, act: str) -> nn.Module:
     from sartor.layers.mbconv import skip
 
-    return skip(inputs, outputs, stride)
+    return skip(inputs, outputs, stride, activation(act))
 
 
-def _mbconv(inputs: int, outputs: int, kernel: int, expansion: int, stride: int, se: bool) -> nn.Module:
+def _mbconv(inputs: int, outputs: int, kernel: int, expansion: int, stride: int, se: bool, act: str) -> nn.Module:
     from sartor.layers.mbconv import MBConv
 
-    return MBConv(inputs, outputs, kernel, expansion, stride, se)
+    return MBConv(inputs, outputs, kernel, expansion, stride, se, activation(act))
 
 
-def _head(inputs: int, features: int, hidden: int, classes: int, dropout: float) -> nn.Module:
+def _head(inputs: int, features: int, hidden: int, classes: int, dropout: float, act: str) -> nn.Module:
     from torch import nn
 
     from sartor.layers.mbconv import conv_norm_act
 
-    extra = [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU6()] if hidden else []
+    extra = [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), activation(act)()] if hidden else []
     return nn.Sequential(
-        *conv_norm_act(inputs, features, 1),
+        *conv_norm_act(inputs, features, 1, act=activation(act)),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         *extra,

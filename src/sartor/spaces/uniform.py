@@ -32,10 +32,13 @@ class Uniform(ChainSpace):
         classes: int | None = None,
         layers: int | None = None,
         se: bool = False,
+        act: str = "relu6",
         dropout: float = 0.2,
     ) -> None:
         if operator not in OPERATORS:
             raise unknown("operator", operator, OPERATORS)
+        if not isinstance(se, bool):
+            raise UserError(f"uniform option se={se!r} is neither true nor false; give one of them.")
         for name, values in (("widths", widths), ("resolutions", resolutions)):
             if values is not None and (not isinstance(values, list | tuple) or not values):
                 raise UserError(f"uniform option {name}={values!r} is no list of numbers; give it in a JSON file.")
@@ -45,6 +48,7 @@ class Uniform(ChainSpace):
             "classes": classes,
             "layers": layers,
             "se": se,
+            "act": act,
             "dropout": dropout,
         }
         self.resolutions = tuple(resolutions or (MobileNet(preset, **options).resolution,))

@@ -175,6 +175,7 @@ def match_uniform(
     from sartor.spaces.uniform import Uniform
 
     options = {k: v for k, v in space.spec().items() if k not in ("space", "width", "resolution")}
+    options["se"] = options["se"] is True  # a plain relative where the search could choose
     widths = [round(0.1 * 1.06**i, 3) for i in range(60)]
     scaled = Uniform(**options, widths=widths, resolutions=[space.spec()["resolution"]])
     different = list({scaled.key(a): a for a in scaled.enumerate()}.values())
