@@ -17,7 +17,7 @@ from sartor.report.style import GRID, INK, LARGE, MEDIUM, MUTED, SMALL, SURFACE,
 
 COLUMNS = 27
 _OPERATOR = re.compile(r"k(\d+)e(\d+)")
-_KERNEL = re.compile(r"k(\d+)(?:e(\d+))?")
+_KERNEL = re.compile(r"k(\d+)(?:e(\d+))?(?:-se)?")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def _layer(name: str, operator: str, shape: tuple[int, ...] | None, macs: float 
 
 @styled
 def architecture(space: SearchSpace, arch: Sequence[int]) -> Figure:
-    """The network from input to output: kernel is height and shade, expansion is width, a skip is a thin line.
+    """The network from input to output: kernel is height and shade, expansion is width, a skip is a thin line, SE
+    squeeze-excite.
 
     Over it, per stage, output channels and resolution; under it each layer's share of the multiply-accumulates.
     """
@@ -135,6 +136,9 @@ def _blocks(ax: Axes, shown: Sequence[Layer], widest: int, largest: int, per_row
         if layer.kernel is None:
             ax.text(x, 0, layer.operator[:16], fontsize=7.5, rotation=90, ha="center", va="center", zorder=3)
         else:
+            if layer.operator.endswith("-se"):
+                ink = INK if shade in (SMALL, GRID) else SURFACE
+                ax.text(x, 0, "SE", color=ink, fontsize=7.5, ha="center", va="center", zorder=3)
             ax.text(x, -0.66, str(layer.kernel), fontsize=8.5, ha="center", va="center")
             ax.text(x, -0.84, str(layer.expansion or ""), fontsize=8.5, ha="center", va="center")
     if any(layer.kernel for layer in shown):
