@@ -39,7 +39,7 @@ def add(app: typer.Typer) -> None:
         seed: Seed = 0,
         json: JsonFlag = False,
     ) -> None:
-        """Train a network, from scratch unless told otherwise, and test it.
+        """Train a network, from scratch unless told otherwise, and test it; on coco:PATH, a detector on it (SSDLite).
 
         Example: sartor train runs/search-1a2b3c4d --data digits --set epochs=30
         """
@@ -55,6 +55,7 @@ def add(app: typer.Typer) -> None:
         usual = Recipe(optimiser=space.optimiser).override({"lr": TUNED_LR} if tuned else {})
         recipe = (Recipe.paper(workflow.method_of(source)) if paper else usual).override(changes)
         task = tasks.get(data, device)
+        space = workflow.for_task(space, task)
         workflow.fits_task(space, task, arch)
         wise = None if teacher is None else workflow.teacher(teacher, space)
 

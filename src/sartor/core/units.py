@@ -38,13 +38,14 @@ METRICS: dict[str, Metric] = {
         Metric("params", "parameters"),
         Metric("mem_access_bytes", "bytes"),
         Metric("accuracy", "%", "more"),
+        Metric("ap", "%", "more"),
         Metric("bleu", "", "more"),
         Metric("loss", ""),
         Metric("proxy", "", "more"),
     )
 }
 
-QUALITIES = ("accuracy", "bleu", "loss", "proxy")
+QUALITIES = ("accuracy", "ap", "bleu", "loss", "proxy")
 """What networks are for; the other metrics are what they cost."""
 
 COUNTED = ("macs", "params")

@@ -11,10 +11,11 @@ import torch
 
 from sartor.core.errors import UserError, unknown
 from sartor.core.registry import Registry, parse_reference
+from sartor.data.coco import DetectionSet
 from sartor.data.images import ImageSet
 from sartor.data.text import TextSet
 
-DataSet: TypeAlias = ImageSet | TextSet
+DataSet: TypeAlias = ImageSet | TextSet | DetectionSet
 DATA: Registry[DataSet] = Registry(
     "data set",
     {
@@ -22,6 +23,7 @@ DATA: Registry[DataSet] = Registry(
         "fashion-mnist": "sartor.data.small:fashion_mnist",
         "cifar10": "sartor.data.small:cifar10",
         "cifar100": "sartor.data.small:cifar100",
+        "coco": "sartor.data.coco:coco",
         "imagefolder": "sartor.data.folder:imagefolder",
         "multi30k": "sartor.data.text:multi30k",
         "parquet": "sartor.data.parquet:parquet",
@@ -34,7 +36,8 @@ def load(reference: str, device: torch.device | str = "cpu") -> DataSet:
     """The data set of a reference `NAME[:PATH][?key=value&...]` or a plain path, on `device`.
 
     The option `images=N` of every data set of images keeps N random training images.
-    A plain path is a parquet file or a folder: with parquet tables, with idx files, with text, or of images.
+    A plain path is a parquet file or a folder: with parquet tables, with COCO's annotations, with idx files, with text,
+    or of images.
     Raises UserError for an unknown name or option, a missing path, or bad contents.
     """
     name, path, options = parse_reference(reference)
@@ -57,7 +60,7 @@ def load(reference: str, device: torch.device | str = "cpu") -> DataSet:
             raise unknown(f"option of data set {name!r}:", key, allowed)
     images = options.pop("images", None)
     found = DATA[name](*([path] if wants_path else []), **options)
-    if isinstance(found, ImageSet) and images is not None:
+    if isinstance(found, ImageSet | DetectionSet) and images is not None:
         if isinstance(images, bool) or not isinstance(images, int) or images < 10:
             raise UserError(f"images={images} is not possible; give a whole number from 10 to {len(found.train)}.")
         found = replace(found, images=images)
@@ -67,6 +70,8 @@ def load(reference: str, device: torch.device | str = "cpu") -> DataSet:
 def _recognise(path: Path) -> str:
     if path.is_file() or any(path.glob("*.parquet")):
         return "parquet"
+    if any(path.glob("annotations/instances_*.json")):
+        return "coco"
     if any(path.glob("train.*.gz")):
         return "multi30k"
     return "fashion-mnist" if any(path.glob("*idx3-ubyte.gz")) else "imagefolder"

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,13 @@ def export(
     with torch.inference_mode():
         expected = network(*inputs)
     written: dict[str, dict[str, Json]] = {}
-    new = directory / f".export.{os.getpid()}"
+    graph, new = _Graph(network, inputs, examples), directory / f".export.{os.getpid()}"
     new.mkdir(exist_ok=True)
     try:
         for name in formats:
             file = new / f"network.{'int8.onnx' if name == EIGHT else name}"
-            write = partial(_write_onnx, examples=examples) if name == EIGHT else _WRITERS[name]
             try:
-                got = write(network, inputs, file)
+                got = _WRITERS[name](network, inputs, file) if name in _WRITERS else graph.write(name, file)
             except Exception as error:
                 first = str(error).strip().partition("\n")[0][:200]
                 raise UserError(
@@ -110,13 +109,24 @@ def _compare(name: str, expected: Tensor, got: Tensor) -> float:
     return error
 
 
-def _write_onnx(
-    network: nn.Module, inputs: tuple[Tensor, ...], file: Path, examples: Sequence[tuple[Tensor, ...]] = ()
-) -> Tensor:
-    model = onnx_model(network, inputs)
-    file.write_bytes((quantised(model, examples) if examples else model).SerializeToString())
-    fed = {f"input{k}": x.numpy() for k, x in enumerate(inputs)}
-    return torch.from_numpy(_session(file).run(["output"], fed)[0])
+class _Graph:
+    """ONNX of a network, exported once however many files are made of it."""
+
+    def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], examples: Sequence[tuple[Tensor, ...]]) -> None:
+        self.network, self.inputs, self.examples = network, inputs, examples
+
+    @cached_property
+    def model(self) -> bytes:
+        written: bytes = onnx_model(self.network, self.inputs).SerializeToString()
+        return written
+
+    def write(self, name: str, file: Path) -> Tensor:
+        from onnx import load_model_from_string
+
+        eight = quantised(load_model_from_string(self.model), self.examples) if name == EIGHT else None
+        file.write_bytes(self.model if eight is None else eight.SerializeToString())
+        fed = {f"input{k}": x.numpy() for k, x in enumerate(self.inputs)}
+        return torch.from_numpy(_session(file).run(["output"], fed)[0])
 
 
 def _write_pt2(network: nn.Module, inputs: tuple[Tensor, ...], file: Path) -> Tensor:
@@ -142,4 +152,4 @@ def _write_safetensors(network: nn.Module, inputs: tuple[Tensor, ...], file: Pat
     return got
 
 
-_WRITERS = {"onnx": _write_onnx, "pt2": _write_pt2, "safetensors": _write_safetensors}
+_WRITERS = {"pt2": _write_pt2, "safetensors": _write_safetensors}

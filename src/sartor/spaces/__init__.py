@@ -9,6 +9,7 @@ from sartor.core import Json, Registry, SearchSpace, UserError, parse_reference
 from sartor.core.restricted import Restricted
 from sartor.runs import read_json
 from sartor.spaces.channels import Channels
+from sartor.spaces.detectors import Detectors
 from sartor.spaces.networks import Networks
 from sartor.spaces.unfolded import Unfolded
 from sartor.spaces.windows import Windows
@@ -62,6 +63,8 @@ def from_spec(spec: Json) -> SearchSpace:
             return Channels(from_spec(spec["of"]), spec["architecture"], spec["mode"])
         if spec["space"] == "windows":
             return Windows(from_spec(spec["of"]), spec["depths"], spec["widths"])
+        if spec["space"] == "detectors":
+            return Detectors(from_spec(spec["of"]), spec["classes"])
         if spec["space"] == "unfolded":
             return Unfolded(from_spec(spec["of"]))
         if spec["space"] == "networks":

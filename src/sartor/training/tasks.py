@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 from sartor.core.errors import UserError, unknown
 from sartor.core.task import Batch, Split, Task
 from sartor.core.units import METRICS
+from sartor.data.coco import DetectionSet
 from sartor.data.images import ImageSet
 from sartor.data.lazy import image_set_from_loaders
 from sartor.data.sources import load
 from sartor.data.vision import whole
+from sartor.training.detection import Detection
 from sartor.training.translation import Translation
 
 _SPLITS = ("train", "valid", "trainvalid", "test")
@@ -200,8 +202,8 @@ def of_classes(task: Task, labels: Sequence[int]) -> Task:
 
 def get(
     reference: str, device: torch.device | str = "cpu", *, split_seed: int = 0, label_smoothing: float | None = None
-) -> Classification | Translation:
-    """The task of a data reference such as `digits`, `parquet:PATH?resolution=64` or `multi30k:PATH`.
+) -> Classification | Detection | Translation:
+    """The task of a data reference such as `digits`, `parquet:PATH?resolution=64`, `coco:PATH` or `multi30k:PATH`.
 
     device: where the data lies and networks are trained; split_seed: of images; label_smoothing: default 0, 0.1 for
     translation. Raises UserError for bad references, data or devices.
@@ -210,6 +212,10 @@ def get(
     smoothing = {} if label_smoothing is None else {"label_smoothing": label_smoothing}
     if isinstance(data, ImageSet):
         return Classification(data, split_seed=split_seed, **smoothing)
+    if isinstance(data, DetectionSet):
+        if label_smoothing:
+            raise UserError("finding things has no label smoothing; leave label_smoothing out.")
+        return Detection(data, split_seed=split_seed)
     if split_seed:
         raise UserError(f"{data.name} has its own validation pairs; leave out split_seed={split_seed}.")
     return Translation(data, **smoothing)

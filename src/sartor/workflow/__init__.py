@@ -20,6 +20,7 @@ from sartor.workflow.measuring import (
 from sartor.workflow.networks import (
     collapse_error,
     export_network,
+    for_task,
     load_architecture,
     load_found,
     load_network,
@@ -50,6 +51,7 @@ __all__ = [
     "fit_predictor",
     "fits_task",
     "follow_up",
+    "for_task",
     "found_space",
     "keep",
     "load_architecture",

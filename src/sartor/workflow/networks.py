@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sartor.core import Architecture, Json, SearchSpace, Task, UserError
 from sartor.runs import Run, read_json, write_atomic, write_json
+from sartor.spaces.detectors import Detectors
 from sartor.spaces.grafts import Grafts
 from sartor.spaces.models import architecture_file
 from sartor.spaces.windows import Windows
@@ -43,6 +44,27 @@ def load_found(source: Path) -> tuple[SearchSpace, Architecture]:
         raise UserError(f"{file} is not an architecture file; write it with sartor.")
     space = from_spec(data["space"])
     return space, space.from_json(data)
+
+
+def for_task(space: SearchSpace, task: Task) -> SearchSpace:
+    """The space whose networks the task is of: to find things, detectors on networks of `space`, of the images' size.
+
+    Raises UserError where networks of the space do not take such images.
+    """
+    from sartor.spaces import from_spec
+    from sartor.training.detection import Detection
+
+    if not isinstance(task, Detection) or isinstance(space, Detectors):
+        return space
+    spec, (channels, edge, _) = space.spec(), task.shape
+    if "resolution" in spec:
+        space = from_spec({**spec, "resolution": edge, **({"channels": channels} if "channels" in spec else {})})
+    taken = [tuple(x.shape[1:]) for x in space.inputs(1)]
+    if taken != [task.shape]:
+        raise UserError(
+            f"space {space.name!r} takes {taken}, the images are {task.shape}; give ?resolution= to --data."
+        )
+    return Detectors(space, task.classes)
 
 
 def method_of(source: Path) -> str:

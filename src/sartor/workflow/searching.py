@@ -13,6 +13,7 @@ from sartor.core.memory import keep_freed_memory
 from sartor.core.units import COUNTED
 from sartor.methods import METHODS
 from sartor.runs import Run, read_json, write_json
+from sartor.spaces.detectors import Detectors
 from sartor.spaces.windows import Windows
 
 
@@ -68,7 +69,9 @@ def fits_task(
     if not takes or not offers:  # about something else
         return
     if takes.keys() != offers.keys():
-        kinds = ["text" if "source" in of else "images" for of in (takes, offers)]
+        kinds = [
+            "text" if "source" in of else "images with boxes" if "things" in of else "images" for of in (takes, offers)
+        ]
         raise UserError(f"{named} takes {kinds[0]}, the data are {kinds[1]}; give other --data.")
     wrong = {k: (takes[k], wants) for k, wants in offers.items() if wants is not None and takes[k] != wants}
     if wrong:
@@ -95,6 +98,8 @@ def _taken(space: SearchSpace, arch: Sequence[int] | None) -> dict[str, Any]:
             return {}
         outputs = network(inputs[0].to("meta"))
     _, channels, *size = inputs[0].shape
+    if isinstance(space, Detectors):
+        return {"channels": channels, "resolution": _edge(*size), "things": space.classes}
     return {"channels": channels, "resolution": _edge(*size), "classes": outputs.shape[-1]}
 
 
@@ -104,7 +109,8 @@ def _offered(task: Task) -> dict[str, Any]:
         return dict(zip(("source", "target"), sizes))
     if (shape := getattr(task, "shape", None)) is None:
         return {}
-    return {"channels": shape[0], "resolution": _edge(*shape[1:]), "classes": getattr(task, "classes", None)}
+    kind = "things" if task.metric.name == "ap" else "classes"
+    return {"channels": shape[0], "resolution": _edge(*shape[1:]), kind: getattr(task, "classes", None)}
 
 
 def _edge(height: int, width: int) -> int | str:

@@ -1,0 +1,199 @@
+"""Features of every space, detectors on them, data in COCO's format, average precision."""
+
+import contextlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from sartor import cli, spaces, tasks
+from sartor.core import UserError
+from sartor.layers.features import features_only, shapes
+from sartor.runs import Run
+from sartor.spaces.detectors import Detectors
+from sartor.training.detection import average_precision, detections
+from sartor.training.loop import train
+from sartor.training.recipe import Recipe
+from tests.contracts.spaces import check_space
+
+EDGE = 32
+SPACES = [
+    "mobilenet:tiny?resolution=32&channels=3",
+    "shufflenet:tiny?resolution=32&channels=3",
+    "nas-bench-macro?width=0.25",
+    "nas-bench-201?cells=1&width=8",
+    "expanded?depth=2&width=8&stem=8&resolution=32",
+    "mobilenetv3",
+    "supervit",
+    "grafts?model=torchvision:resnet18",
+]
+
+
+@pytest.mark.parametrize("reference", SPACES)
+def test_every_space_of_images_offers_its_maps_and_detectors(reference) -> None:
+    space = spaces.get(reference)
+    (arch,) = space.sample(np.random.default_rng(0), 1)
+    network, (x,) = space.network(arch), space.inputs(2, arch)
+    features = features_only(network, x)
+    assert features.training == network.training
+    sizes = [shape[-1] for shape in shapes(features, x)]
+    assert sizes == sorted(set(sizes), reverse=True)
+    assert len(sizes) > 1
+    names = {id(p) for p in network.parameters()}
+    assert all(id(p) in names for p in features.parameters()), "they are the network's own layers"
+    detector = Detectors(space, 3).network(arch).eval()
+    found = detector(x)
+    assert found.shape == (2, len(detector.anchors), 7)
+    torch.testing.assert_close(Detectors(space, 3).deploy(detector)(x), found, atol=1e-3, rtol=1e-3)
+
+
+def test_the_last_map_is_what_is_pooled() -> None:
+    space = spaces.get(SPACES[0])
+    network, (x,) = space.network((0,) * 9).eval(), space.inputs(2)
+    last = features_only(network, x)(x)[-1]
+    torch.testing.assert_close(network[-1][3:](last), network(x))
+
+
+def test_detectors_keep_the_contract_and_text_has_no_maps() -> None:
+    check_space(Detectors(spaces.get(SPACES[0]), 3))
+    with pytest.raises(UserError, match=r"traced|maps"):
+        features_only(spaces.get("supertransformer").network((0,) * 13), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(UserError, match="halves the resolution twice"):
+        Detectors(spaces.get("expanded?depth=2&width=8&stem=8&resolution=32&strides=1-1-2"), 3).network((0,) * 6)
+
+
+def things(place: Path, count: int, seed: int) -> dict:
+    """Bright squares (1) and dark ones (2) on grey."""
+    rng, images, boxes = np.random.default_rng(seed), [], []
+    for i in range(count):
+        picture = np.full((48, 64, 3), 128, np.uint8)
+        for label, shade in ((7, 255), (9, 0)):
+            side = int(rng.integers(14, 22))
+            x, y = int(rng.integers(0, 32 - side) + (label == 9) * 32), int(rng.integers(0, 48 - side))
+            picture[y : y + side, x : x + side] = shade
+            boxes.append({"id": len(boxes), "image_id": i, "category_id": label, "bbox": [x, y, side, side]})
+        Image.fromarray(picture).save(place / f"{i}.png")
+        images.append({"id": i, "file_name": f"{i}.png", "width": 64, "height": 48})
+    kinds = [{"id": 7, "name": "bright"}, {"id": 9, "name": "dark"}]
+    return {"images": images, "annotations": boxes, "categories": kinds}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("coco")
+    (root / "annotations").mkdir()
+    for word, count in (("train2017", 80), ("val2017", 24)):
+        (root / word).mkdir()
+        told = things(root / word, count, len(word))
+        (root / "annotations" / f"instances_{word}.json").write_text(json.dumps(told))
+    return root
+
+
+def test_boxes_are_scaled_and_mirrored_with_their_images(folder) -> None:
+    task = tasks.get(f"coco:{folder}?resolution={EDGE}")
+    assert (task.classes, task.shape) == (2, (3, EDGE, EDGE))
+    assert task.length("train") + task.length("valid") == 80
+    for split in ("test", "train"):
+        for (images,), boxes in task.batches(split, size=16, seed=0, epoch=0):
+            for image, rows in zip(images, boxes):
+                for label, x1, y1, x2, y2, _ in rows[rows[:, 0] > 0].tolist():
+                    middle = image[:, int((y1 + y2) / 2), int((x1 + x2) / 2)]
+                    assert bool((middle > image.mean()).all()) == (label == 1)
+
+
+def test_precision_is_a_hundred_for_the_truth_and_falls_with_what_is_wrong() -> None:
+    truth = [torch.tensor([[1.0, 2, 2, 12, 12, 0], [2, 15, 15, 30, 30, 0], [0, 0, 0, 0, 0, 0]])] * 3
+    right = [torch.tensor([[1.0, 2, 2, 12, 12, 0.9], [2, 15, 15, 30, 30, 0.8]])] * 3
+    assert average_precision(truth, right, 2) == pytest.approx((100, 100))
+    swapped = [torch.tensor([[2.0, 2, 2, 12, 12, 0.9], [1, 15, 15, 30, 30, 0.8]])] * 3
+    assert average_precision(truth, swapped, 2) == pytest.approx((0, 0))
+    shifted = [torch.tensor([[1.0, 3, 2, 13, 12, 0.9], [2, 15, 15, 30, 30, 0.8]])] * 3
+    ap, ap50 = average_precision(truth, shifted, 2)
+    assert 50 < ap < 100
+    assert ap50 == pytest.approx(100)
+    assert average_precision(truth, [torch.zeros(0, 6)] * 3, 2) == (0, 0)
+
+
+def test_what_says_the_same_is_left_out() -> None:
+    same = torch.tensor([[0.0, 0, 10, 10, 0.9, 0.0], [0, 0, 10, 9.5, 0.8, 0.0], [20, 20, 30, 30, 0.0, 0.7]])
+    found = detections(same)
+    assert found[:, 0].tolist() == [1, 2]
+    assert found[:, 5].tolist() == pytest.approx([0.9, 0.7])
+
+
+def test_a_detector_learns_to_find(folder, tmp_path) -> None:
+    task = tasks.get(f"coco:{folder}?resolution={EDGE}")
+    space = Detectors(spaces.get(SPACES[0]), task.classes)
+    torch.manual_seed(0)
+    network = space.network((1, 0, 0, 1, 0, 0, 1, 0, 0))
+    recipe = Recipe(epochs=4, batch_size=16, lr=0.05, evaluate_every=0)
+    with Run(tmp_path / "run", {}) as run:
+        found = train(network, task, recipe, run.stage("train"), split="trainvalid")
+    assert found["metric"] == "ap"
+    assert found["value"] > 20
+
+
+def test_from_a_network_to_a_detector_s_file(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SARTOR_PROGRESS", "0")
+    space = spaces.get("mobilenet:tiny?channels=3")
+    (tmp_path / "a.json").write_text(json.dumps(space.to_json((0,) * 9)))
+
+    def run(*words: str) -> dict:
+        out = io.StringIO()
+        monkeypatch.setattr(sys, "argv", ["sartor", *words, "--json"])
+        with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as done:
+            cli.main()
+        assert not done.value.code
+        return json.loads(out.getvalue())
+
+    data = f"coco:{folder}?resolution={EDGE}"
+    trained = run("train", "a.json", "--data", data, "--set", "epochs=1", "--run", "t")
+    assert trained["metric"] == "ap"
+    assert trained["macs"] > 0
+    files = run("export", "t", "--format", "onnx", "--format", "int8", "--data", data, "--run", "e")["files"]
+    x = torch.randn(1, 3, EDGE, EDGE)
+    for file in files.values():
+        session = onnxruntime.InferenceSession(file["path"], providers=["CPUExecutionProvider"])
+        (found,) = session.run(["output"], {"input0": x.numpy()})
+        assert found.shape[-1] == 6
+    told = run("measure", "t", "--store", "m.db", "--run", "m")
+    assert told["members"][0]["latency_ms"] > 0
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda root: (root / "annotations" / "instances_val2017.json").unlink(), "no .*instances_val"),
+        (lambda root: (root / "annotations" / "instances_train2017.json").write_text("{}"), "no list of images"),
+        (lambda root: next((root / "train2017").glob("*.png")).unlink(), "no image"),
+    ],
+)
+def test_damaged_folders_are_named(folder, tmp_path, break_it, words) -> None:
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "broken")
+    break_it(tmp_path / "broken")
+    with pytest.raises(UserError, match=words):
+        tasks.get(f"coco:{tmp_path / 'broken'}")
+
+
+def test_data_with_boxes_are_refused_where_images_are_classified(folder) -> None:
+    from sartor.workflow import fits_task
+
+    task = tasks.get(f"coco:{folder}?resolution={EDGE}")
+    with pytest.raises(UserError, match="images with boxes"):
+        fits_task(spaces.get(SPACES[0]), task)
+
+
+def test_norms_of_a_deployed_detector_are_folded() -> None:
+    space = Detectors(spaces.get(SPACES[0]), 3)
+    deployed = space.deploy(space.network((0,) * 9))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in deployed.modules())
