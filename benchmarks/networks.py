@@ -28,13 +28,23 @@ def mobilenet_v2(width: float = 1.0, classes: int = 10) -> nn.Module:
 def resnet20(width: float = 1.0) -> nn.Module:
     """The ResNet-20 of He et al. (2016, section 4.2) for images of 32 pixels and ten classes: nine basic blocks, with
     projections where the shape changes."""
+    return _resnet(16 * width, stages=3, blocks=3)
+
+
+def resnet18(width: float = 1.0) -> nn.Module:
+    """ResNet-18 for images of about 32 pixels and ten classes: its stem is one 3x3 convolution, and nothing is pooled
+    behind it."""
+    return _resnet(64 * width, stages=4, blocks=2)
+
+
+def _resnet(first: float, stages: int, blocks: int) -> nn.Module:
     block = import_torchvision().models.resnet.BasicBlock
     layers: list[nn.Module] = []
-    own = before = max(round(16 * width), 1)
+    own = before = max(round(first), 1)
     layers += [nn.Conv2d(3, own, 3, padding=1, bias=False), nn.BatchNorm2d(own), nn.ReLU(inplace=True)]
-    for stage in range(3):
-        channels = max(round(16 * width * 2**stage), 1)
-        for i in range(3):
+    for stage in range(stages):
+        channels = max(round(first * 2**stage), 1)
+        for i in range(blocks):
             stride = 2 if stage and not i else 1
             change = stride > 1 or before != channels
             conv = nn.Conv2d(before, channels, 1, stride, bias=False)
