@@ -70,7 +70,8 @@ def study(name: str, space: str, target: str, networks: int, seed: int) -> dict[
         found = workflow.complexity_study(
             sartor.spaces.get(space), sartor.targets.get(target), networks, ["latency_ms"], store, seed
         )
-    return {"measured": found["networks"], "taus": found["rows"], "points": found["points"]}
+    points = {key: [None if v is None else float(f"{v:.5g}") for v in of] for key, of in found["points"].items()}
+    return {"measured": found["networks"], "taus": found["rows"], "points": points}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
