@@ -8,7 +8,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -238,7 +238,7 @@ class LocalTarget(ABC):
     def _protocol(self, name: str) -> tuple[int, Callable[[Runnable], float], dict[str, Any]]:
         """Rounds, what takes a sample, and a description for the conditions."""
         if name in TIMED:
-            p = self.protocol
+            p = self.protocol if name != STEP else replace(self.protocol, visit_runs=1)  # steps take long
             return p.rounds, lambda run: visit(run, p.visit_ms, p.visit_runs), {"protocol": asdict(p)}
         counter = self.counters[0]
         how = {"counter": counter.name, "window_s": energy.WINDOW_S, "idle_power": "included"}
