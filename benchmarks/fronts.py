@@ -16,7 +16,7 @@ measured latency over the random networks, of this space and of ShuffleNetV2's (
 device: 0.3).
 
 Wants a quiet machine. Reduced: width, resolution, images, networks asked. Floor: what random networks have to reach by
-the supernet. ShuffleNetV2's, twenty layers deep, is still at chance after thirty epochs of the reduced setting.
+the supernet. ShuffleNetV2's, twenty layers deep, would need many more epochs than the reduced setting has.
 
     python benchmarks/fronts.py [--full] [--seed S ...]
     python benchmarks/fronts.py [--full] figure     # docs/img/fronts.svg
