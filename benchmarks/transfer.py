@@ -61,8 +61,8 @@ REDUCED: dict[str, Any] = {
     "search": {"iterations": 10, "population": 30, "keep": 10, "valid_batches": 2},
     "shift": {"iterations": 4, "population": 15, "keep": 5, "valid_batches": 2, "samples": 320, "shift_lr": 0.01},
     "warmup": 100,
-    "recipe": {"epochs": 12, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
-    "short": {"epochs": 6, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
+    "recipe": {"epochs": 8, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
+    "short": {"epochs": 4, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
     "floor": 50.0,
 }
 FULL: dict[str, Any] = {
