@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import sartor
@@ -254,8 +255,6 @@ def test_a_front_is_of_what_the_last_weights_say(task, tmp_path) -> None:
 
 def test_a_transferred_supernet_differs_in_its_classifier_alone(task, limit, tmp_path) -> None:
     sartor.search("spos", SPACE, task, budget=limit, run=tmp_path / "old", **QUICK)
-    from safetensors.torch import load_file
-
     old = load_file(tmp_path / "old" / "search" / "supernet.safetensors")
     method = SupernetShifting(**{**SHIFT, "source": str(tmp_path / "old")})
     other = spaces.get("shufflenet:tiny?width=0.5&classes=7")
@@ -289,8 +288,6 @@ def described(task, name: str):
 
 
 def test_on_its_own_data_a_supernet_keeps_its_classifier(task, limit, tmp_path) -> None:
-    from safetensors.torch import load_file
-
     sartor.search("spos", SPACE, task, budget=limit, run=tmp_path / "old", **QUICK)
     old = load_file(tmp_path / "old" / "search" / "supernet.safetensors")
     split = Classification(task.data, split_seed=1)
@@ -417,3 +414,8 @@ def test_order_is_told_before_and_after_with_a_table_and_with_trainings(tmp_path
     assert trained.exit_code == 0, trained.output
     points = json.loads(trained.stdout)["points"]
     assert sorted(points["true of the best"]) == sorted(points["true"])[-3:]
+
+    file = tmp_path / "s" / "search" / "supernet.safetensors"  # as another run's, whose classifier is new
+    save_file(load_file(file), file)
+    left = run_cli("bench", "order", "s", *common, "--epochs", "1", "--networks", "10", "--best", "3", "--run", "new")
+    assert [row["supernet"] for row in json.loads(left.stdout)["rows"]] == ["after"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from sartor.runs import Run
 from sartor.workflow.networks import load_architecture
 from sartor.workflow.searching import budgets_of_run
 
+logger = logging.getLogger("sartor")
 _TRIES = 50  # draws of as many networks as are wanted
 
 
@@ -22,14 +24,15 @@ def order_report(
 
     source: run of `spos` or `supernet-shifting`; networks: drawn at random (global); best: how many are the best
     (local), of the whole space where truth is a `table` of it, else of those drawn. All are within the limits that the
-    search had. Grades, and what is trained for the truth, are kept in the run. Raises UserError for a run without a
-    supernet, and for one that lacks the predictor of a limit.
+    search had. A supernet from other data, with a new classifier, has no "before". Grades, and what is trained
+    for the truth, are kept in the run. Raises UserError for a run without a supernet, and for one that lacks the
+    predictor of a limit.
     """
     from sartor.methods.supernet_shifting import SHIFTED
     from sartor.quality.order import kendall
     from sartor.quality.sampling import admissible
     from sartor.quality.supernet import Remembered
-    from sartor.quality.transfer import of_run
+    from sartor.quality.transfer import of_data, of_run
 
     space, _ = load_architecture(source)
     budgets, rng = budgets_of_run(source, space), run.rng("networks")
@@ -52,6 +55,9 @@ def order_report(
     rows, points = [], {}
     for name, saved in files.items():
         if not saved.exists():
+            continue
+        if name == "before" and not of_data(saved, task):
+            logger.info("before the search the classifier knew nothing of these data: that supernet is left out")
             continue
         score = Remembered(_grader(space, saved, task), run.stage(name))
         said, said_top = score(drawn), score(top)
