@@ -261,9 +261,9 @@ def test_a_study_of_counts_says_what_they_tell_of_a_latency(place: Path) -> None
     assert next(row["tau"] for row in told["rows"] if row["count"] == "macs") == pytest.approx(tau)
     page = Path(done("report", place / "study", "--out", place / "study.html")["page"]).read_text()
     assert f"tau {tau:.2f}" in page
-    code, _, said = sartor(*words[:-2], "--metric", "train_step_ms")
+    code, _, said = sartor(*words[:-2], "--metric", "training_step_ms")
     assert code == 2
-    assert "does not measure train_step_ms" in said
+    assert "does not measure training_step_ms" in said
 
 
 def test_devices_are_grouped_on_a_page(place: Path) -> None:

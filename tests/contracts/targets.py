@@ -15,7 +15,7 @@ def check_target(target: Target, space: SearchSpace) -> None:
     assert target.id == pickle.loads(pickle.dumps(target)).id, "an id does not depend on the moment or the object"
     assert "latency_ms" in target.metrics
     archs = [tuple(min(k, len(slot) - 1) for slot in space.slots) for k in range(2)]
-    for name in {"latency_ms", "train_step_ms"} & target.metrics:
+    for name in {"latency_ms", "training_step_ms"} & target.metrics:
         found = list(target.measure(space, archs, [name]))
         assert [m.arch for m in found] == [space.canonical(arch) for arch in archs]
         for m in found:

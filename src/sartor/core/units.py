@@ -13,17 +13,19 @@ from sartor.core.errors import UserError, unknown
 class Metric:
     """What a number about an architecture means.
 
-    name: identifier with the unit in it (`latency_ms`); unit: for people; better: which direction is good.
+    name: identifier with the unit in it (`latency_ms`); unit: for people; better: which direction is good; said: the
+    quantity in words, default those of the name.
     """
 
     name: str
     unit: str
     better: Literal["less", "more"] = "less"
+    said: str = ""
 
     @property
     def label(self) -> str:
         """Axis label: the quantity in words with its unit."""
-        words = self.name.removesuffix("_" + self.unit.lower()).replace("_", " ")
+        words = self.said or self.name.removesuffix("_" + self.unit.lower()).replace("_", " ")
         return f"{words} ({self.unit})" if self.unit else words
 
 
@@ -31,14 +33,14 @@ METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
         Metric("latency_ms", "ms"),
-        Metric("train_step_ms", "ms"),
+        Metric("training_step_ms", "ms"),
         Metric("energy_mj", "mJ"),
         Metric("peak_memory_mb", "MB"),
         Metric("macs", "MACs"),
         Metric("params", "parameters"),
         Metric("mem_access_bytes", "bytes"),
         Metric("accuracy", "%", "more"),
-        Metric("ap", "%", "more"),
+        Metric("ap", "%", "more", "average precision"),
         Metric("bleu", "", "more"),
         Metric("loss", ""),
         Metric("proxy", "", "more"),
@@ -57,8 +59,8 @@ _UNITS: dict[str, tuple[str, float]] = {
     "us": ("latency_ms", 1e-3),
     "ms": ("latency_ms", 1.0),
     "s": ("latency_ms", 1e3),
-    "ms/step": ("train_step_ms", 1.0),
-    "s/step": ("train_step_ms", 1e3),
+    "ms/step": ("training_step_ms", 1.0),
+    "s/step": ("training_step_ms", 1e3),
     "uJ": ("energy_mj", 1e-3),
     "mJ": ("energy_mj", 1.0),
     "J": ("energy_mj", 1e3),

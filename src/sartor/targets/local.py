@@ -28,7 +28,7 @@ PACKED = 24
 PROFILED = 30
 """Inferences that a profile is the median of."""
 Pack: TypeAlias = Callable[[SearchSpace, Sequence[Architecture]], Sequence[Packed | Failed]]
-STEP = "train_step_ms"
+STEP = "training_step_ms"
 TIMED = ("latency_ms", STEP)
 ENERGY_ROUNDS = 3
 """Visits, of at least a second each, that a network gets for its energy."""
