@@ -146,6 +146,7 @@ class Detection:
 def detections(found: Tensor) -> Tensor:
     """What a network says of one image, (boxes, 4 + classes), without what says the same: (n, 6) label from 1, corners,
     score, the best first. Greedy non-maximum suppression by class."""
+    import_torchvision()
     from torchvision.ops import box_iou
 
     corners, scores = found[:, :4], found[:, 4:]
