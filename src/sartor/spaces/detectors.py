@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sartor.core import Architecture, Json, SearchSpace
+from sartor.core import Json, SearchSpace
+from sartor.spaces.derived import Derived
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
-class Detectors(SearchSpace):
+class Detectors(Derived):
     """SSDLite on the networks of a space of image classifiers. classes: of things, without background."""
 
     def __init__(self, of: SearchSpace, classes: int) -> None:
-        self.of, self.classes = of, classes
-        self.slots, self.optimiser = of.slots, of.optimiser
+        super().__init__(of)
+        self.classes = classes
 
     def spec(self) -> dict[str, Json]:
         return {"space": "detectors", "of": self.of.spec(), "classes": self.classes}
 
     def key(self, arch: Sequence[int]) -> str:
         return f"{self.of.key(arch)} ssdlite {self.classes}"
-
-    def canonical(self, arch: Sequence[int]) -> Architecture:
-        return self.of.canonical(arch)
-
-    def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
-        yield from self.of.references()
-
-    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
-        return self.of.inputs(batch, arch)
 
     def network(self, arch: Sequence[int]) -> nn.Module:
         import torch

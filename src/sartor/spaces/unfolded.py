@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sartor.core import Architecture, Json, Part, SearchSpace
+from sartor.core import Json, Part
+from sartor.spaces.derived import Derived
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
-class Unfolded(SearchSpace):
+class Unfolded(Derived):
     """The networks of another space, deployed as they are."""
-
-    def __init__(self, of: SearchSpace) -> None:
-        self.of, self.slots, self.optimiser = of, of.slots, of.optimiser
 
     def spec(self) -> dict[str, Json]:
         return {"space": "unfolded", "of": self.of.spec()}
 
     def key(self, arch: Sequence[int]) -> str:
         return f"{self.of.key(arch)} unfolded"
-
-    def canonical(self, arch: Sequence[int]) -> Architecture:
-        return self.of.canonical(arch)
-
-    def references(self) -> Iterator[tuple[SearchSpace, Architecture]]:
-        yield from self.of.references()
-
-    def inputs(self, batch: int, arch: Sequence[int] | None = None) -> tuple[Tensor, ...]:
-        return self.of.inputs(batch, arch)
 
     def network(self, arch: Sequence[int]) -> nn.Module:
         return self.of.network(arch)
