@@ -5,17 +5,22 @@ public tables grade, and no search sees them. Per seed one supernet, from which 
 
     spos            the supernet stays
     spos, longer    the supernet is trained further on as many images as `published` shifts on, with a schedule as long
+    spos, by MACs   the supernet is trained on networks drawn evenly over ranges of multiply-accumulates
     published       Supernet Shifting: 640 images a visit, 1e-4, an update a batch of 32, children alone; norms are
                     calibrated, as in all searches here
-    others          rate, and whether it decays; schedule; images a generation; whether networks that stay are revisited
+    others          rate; schedule; images a generation; whether networks that stay are revisited
 
 Settings are chosen by the first five seeds; what is chosen is judged by five others (`--confirm`), beside both forms of
 SPOS.
 
+Both spaces have networks that compute the same under several architectures (skips, identities, and edges that lead
+nowhere), which the tables have trained anew each time. They are one network here, the first of them, with the mean of
+their accuracies.
+
 Order, before and after: Kendall's tau between what the supernet says and the table's accuracy, of random networks
-within the limit (global), and of the 10, the 50 and (a hundred drawn of them) the 500 best of them by the table
+within the limit (global), and of the 10, the 50 and (a hundred drawn of them) the 300 best of them by the table
 (local). How far the table itself knows these orders: where it has several trainings of each network, tau of each beside
-the others' mean, the best by the latter. How far this setting could know them: sixty of the 500 best, each trained
+the others' mean, the best by the latter. How far this setting could know them: forty of the 300 best, each trained
 alone at the same width, resolution and images (`--alone`). Found: the table's accuracy of the network that each search
 ends with, of how many networks within the limit it is the best, and the mean of the ten that the supernet graded best
 in the end. The limit is the median of multiply-accumulates over the space. Intervals are of seeds; differences are in
@@ -36,6 +41,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +62,14 @@ from sartor.quality.transfer import FILE, load
 from sartor.report.style import CYCLE, canvas, quiet, styled
 from sartor.runs import Run, read_json
 from sartor.spaces.complexity import Complexity
+from sartor.spaces.nasbench201 import EDGES, OPERATORS
 from sartor.training.loop import train
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search
 
 SEEDS, CONFIRMING, RANDOM, BEST, IMAGES = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9), 150, (10, 50), 640
-MANY, DRAWN, LAST = 500, 100, 10
-ALONE: dict[str, Any] = {"networks": 60, "recipe": {"epochs": 10, "batch_size": 64, "lr": 0.05, "evaluate_every": 0}}
+MANY, DRAWN, LAST = 300, 100, 10
+ALONE: dict[str, Any] = {"networks": 40, "recipe": {"epochs": 10, "batch_size": 64, "lr": 0.05, "evaluate_every": 0}}
 TABLES: dict[str, tuple[str, str, list[str]]] = {  # accuracy, and that of each training
     "nas-bench-macro": ("nas_bench_macro_cifar10.csv.gz", "mean_acc", [f"test_acc_{i}" for i in range(3)]),
     "nas-bench-201": ("nas_bench_201.parquet", "cifar10_test_acc_200ep", []),
@@ -71,6 +79,7 @@ PUBLISHED: dict[str, Any] = {"revisit": False}
 SEARCHES: dict[str, dict[str, Any]] = {
     "spos": {},
     "spos, longer": {},
+    "spos, by MACs": {"sampling": "macs"},
     "published": PUBLISHED,
     "revisiting": {},
     "revisiting, 1e-3": {"shift_lr": 1e-3},
@@ -80,8 +89,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "per iteration": {**PUBLISHED, "schedule": "per_iteration"},
     "per iteration, 1e-2": {**PUBLISHED, "schedule": "per_iteration", "shift_lr": 1e-2},
     "640 a generation, 1e-2": {**PUBLISHED, "per": "generation", "shift_lr": 1e-2},
-    "revisiting, 1e-2 to 0": {"shift_lr": 1e-2, "decay": True},
-    "revisiting, 5e-2 to 0": {"shift_lr": 5e-2, "decay": True},
 }
 CORE = ("spos", "spos, longer", "published", "revisiting, 1e-2")
 REDUCED: dict[str, Any] = {
@@ -150,78 +157,51 @@ class Bench:
                 "seeds": SEEDS,
                 "confirming": CONFIRMING,
                 "random": RANDOM,
-                "best": BEST,
+                "best": [*BEST, MANY],
+                "drawn": DRAWN,
+                "last": LAST,
             },
         )
 
-    def known(self, name: str) -> tuple[Any, Any, Budget, list[Architecture], F]:
-        """A space and its table, the limit, the networks within it, and their accuracies."""
+    @cache  # noqa: B019 one bench a process
+    def known(self, name: str) -> Known:
         query = self.setting["spaces"][name]
         space = sartor.spaces.get(f"{name}?{query}" if query else name)
-        file, column, _ = TABLES[name]
-        table = tables.load(sartor.spaces.get(name), Path(self.data) / file)
-        every = list(space.enumerate())
-        macs = Complexity(space, "macs")
-        costs = macs(every)
-        budget = Budget(macs, float(np.median(costs)))
-        within = [arch for arch, cost in zip(every, costs) if cost <= budget.limit]
-        return space, table, budget, within, np.nan_to_num(table.score(column)(within), nan=-np.inf)
+        return Known(space, Path(self.data) / TABLES[name][0], *TABLES[name][1:])
 
     def cell(self, name: str, seed: int, search: str) -> None:
-        space, table, budget, within, true = self.known(name)
-        _, column, trainings = TABLES[name]
-        truth = table.score(column)
-        ranked = [within[i] for i in np.argsort(-true, kind="stable")]
-        best = ranked[: max(BEST)]
-        if trainings:
-            each = np.column_stack([table.score(one)(within) for one in trainings])
-            self.results.row({"space": name, "what": "table"}, lambda: known(each))
-        drawn = [within[i] for i in np.random.default_rng(seed).choice(len(within), RANDOM, replace=False)]
-        place = CACHE / self.name / f"{name}-{seed}"
-        shared = (space, drawn, best, truth)
+        known, place = self.known(name), CACHE / self.name / f"{name}-{seed}"
+        self.results.row({"space": name, "what": "table"}, known.trainings)
         trained = {"space": name, "seed": seed, "what": "supernet"}
-        self.results.row(trained, lambda: self.supernet(space, seed, place))
-        before = {"space": name, "seed": seed, "what": "order before"}
-        self.results.row(before, lambda: self.order(place / "supernet" / "search" / FILE, *shared))
+        self.results.row(trained, lambda: self.supernet(known.space, seed, place))
 
         def compute() -> dict[str, Any]:
-            found = self.search(space, seed, place, search, budget)
-            found["settings"] = SEARCHES[search]
-            accuracy = float(truth([found["architecture"]])[0])
-            after = found.pop("supernet")
-            return {
-                **found,
-                "accuracy": accuracy,
-                "rank": int((true > accuracy).sum()) + 1,
-                "of": len(within),
-                "best": float(true.max()),
-                **({} if search == "spos" else {"order": self.order(after, *shared)}),
-            }
+            found = self.search(known.space, seed, place, search, known.budget)
+            return {**found, "settings": SEARCHES[search], **known.standing(found["architecture"], found["last"])}
 
         self.results.row({"space": name, "seed": seed, "what": "search", "search": search}, compute)
-        many = [ranked[i] for i in np.random.default_rng(seed).choice(MANY, DRAWN, replace=False)]
-        again = {"what": "looked at again", "best": MANY, "drawn": DRAWN, "last": LAST}
-        for one in ("before", search):
-            cell = {"space": name, "seed": seed, **again, "search": one}
-            self.results.row(cell, lambda one=one: self.again(space, place, one, many, truth))
+        for one in ("before", *([] if search == "spos" else [search])):  # the supernet of `spos` is that before
+            own = place / "supernet" if one == "before" else _own(place, search)
+            cell = {"space": name, "seed": seed, "what": "order", "supernet": one}
+            self.results.row(cell, partial(self.order, known, seed, _left(own)))
 
     def alone(self, name: str) -> None:
         """Networks among the many best by the table, each trained alone in this setting."""
-        space, _, _, within, true = self.known(name)
-        best = np.argsort(-true, kind="stable")
-        for i in np.random.default_rng(0).choice(MANY, DRAWN, replace=False)[: ALONE["networks"]]:
-            cell = {"space": name, "what": "alone", "place": int(i), **ALONE["recipe"]}
-            arch, accuracy = within[best[i]], float(true[best[i]])
-            self.results.row(cell, lambda arch=arch, known=accuracy: {**self.trained(space, arch), "table": known})
+        known = self.known(name)
+        best = known.best(MANY)
+        for i in np.random.default_rng(0).choice(len(best), ALONE["networks"], replace=False):
+            cell = {"space": name, "what": "alone", "architecture": list(best[i]), **ALONE["recipe"]}
+            self.results.row(cell, partial(self.trained, known, best[i]))
 
-    def trained(self, space: Any, arch: Architecture) -> dict[str, float]:
-        """Accuracy on `valid`, as supernets are graded, and on `test`."""
-        task, recipe = self.whole[space.spec()["space"]], Recipe().override(ALONE["recipe"])
+    def trained(self, known: Known, arch: Architecture) -> dict[str, float]:
+        """Accuracy on `valid`, as supernets are graded, and on `test`, beside that of the table."""
+        task, recipe = self.whole[known.space.spec()["space"]], Recipe().override(ALONE["recipe"])
         with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch) / "run", {"of": "alone"}, 0) as run:
             torch.manual_seed(run.torch_seed("weights"))
-            network = space.network(arch)
+            network = known.space.network(arch)
             found = train(network, task, recipe, run.stage("train"), split="train", evaluate="test")
-        return {"valid": task.evaluate(network, "valid")["accuracy"], "test": found["value"]}
+        valid = task.evaluate(network, "valid")["accuracy"]
+        return {"valid": valid, "test": found["value"], "table": float(known.truth([arch])[0])}
 
     def task(self, space: Any) -> Any:
         return self.tasks[space.spec()["space"]]
@@ -248,7 +228,7 @@ class Bench:
         shutil.rmtree(own, ignore_errors=True)
         began = time.process_time()
         with Run(own, {"of": name, **options}, seed) as run:
-            if name != "spos, longer":  # the same seed and stage: it is trained already
+            if not _trains(name):  # the same seed and stage: it is trained already
                 shutil.copytree(place / "supernet" / "search" / "supernet", own / "search" / "supernet")
             found = sartor.search(method, space, self.task(space), budget=budget, run=run, **options)
         return {
@@ -256,38 +236,110 @@ class Bench:
             "said": found.extras["score"],
             "images": found.extras["images"],
             "cpu_seconds": time.process_time() - began,
-            "supernet": _left(own),
+            "last": _graded_best(own / "memo.jsonl"),
         }
 
-    def grader(self, file: Path, space: Any) -> SupernetScore:
-        supernet, task = space.supernet(), self.task(space)
+    def order(self, known: Known, seed: int, file: Path) -> dict[str, Any]:
+        """What a supernet says beside the table."""
+        supernet, task = known.space.supernet(), self.task(known.space)
         load(supernet, file)
         supernet.to(task.device).eval()
-        return SupernetScore(space, supernet, task, limit=self.setting["grade"])
+        score = SupernetScore(known.space, supernet, task, limit=self.setting["grade"])
+        rng, best = np.random.default_rng(seed), known.best(max(BEST))
+        drawn, many = (
+            [some[i] for i in rng.choice(len(some), n, replace=False)]
+            for some, n in ((known.within, RANDOM), (known.best(MANY), DRAWN))
+        )
+        said = score(best)
+        return {
+            "global": quality(told := score(drawn), known.truth(drawn))["kendall"],
+            "mean": float(told.mean()),
+            f"local {MANY}": quality(score(many), known.truth(many))["kendall"],
+            **{f"local {n}": quality(said[:n], known.truth(best[:n]))["kendall"] for n in BEST},
+        }
 
-    def again(self, space: Any, place: Path, search: str, many: list[Architecture], truth: Any) -> dict[str, Any]:
-        """The order of many good networks, and the mean of those that the search graded best in the end."""
-        own = _own(place, "supernet" if search == "before" else search)
-        out = {}
-        if search != "spos":  # whose supernet is that before
-            out["tau"] = quality(self.grader(_left(own), space)(many), truth(many))["kendall"]
-        if search != "before":
-            lines = [json.loads(line) for line in (own / "memo.jsonl").read_text().splitlines()]
-            said = {line["key"]: line["value"] for line in lines if line["value"] is not None}
-            last = [tuple(map(int, key.split("/")[-1].split())) for key in sorted(said, key=said.__getitem__)[-LAST:]]
-            out["last"] = float(truth(last).mean())
+
+class Known:
+    """A space whose networks all stand in a table: the limit, one of each that compute the same, their accuracies."""
+
+    def __init__(self, space: Any, file: Path, column: str, trainings: list[str]) -> None:
+        self.space, macs = space, Complexity(space, "macs")
+        every, table = list(space.enumerate()), tables.load(sartor.spaces.get(space.spec()["space"]), file)
+        costs = macs(every)
+        self.budget = Budget(macs, float(np.median(costs)))
+        forms = [(cost, FORMS[space.spec()["space"]](space, arch)) for cost, arch in zip(costs.tolist(), every)]
+        place = {form: i for i, form in enumerate(dict.fromkeys(forms))}
+        self._at = {arch: place[form] for arch, form in zip(every, forms)}
+        member = np.array(list(self._at.values()))
+
+        def mean(of: str) -> F:
+            values = table.score(of)(every)
+            there = np.isfinite(values)
+            sums, count = (np.bincount(member, np.where(there, v, 0.0), len(place)) for v in (values, 1.0))
+            return sums / np.where(count, count, np.nan)
+
+        self._accuracy, each = mean(column), [mean(one) for one in trainings]
+        first = [every[i] for i in np.unique(member, return_index=True)[1]]
+        known = [i for i, form in enumerate(place) if form[0] <= self.budget.limit and np.isfinite(self._accuracy[i])]
+        self.within = [first[i] for i in known]
+        self._each, self._ranked = [one[known] for one in each], np.array(known)
+
+    def truth(self, archs: Sequence[Sequence[int]]) -> F:
+        """Mean accuracy (%) of all trainings in the table of a network like each."""
+        return self._accuracy[[self._at[self.space.canonical(arch)] for arch in archs]]
+
+    def best(self, n: int) -> list[Architecture]:
+        return [self.within[i] for i in np.argsort(-self.truth(self.within), kind="stable")[:n]]
+
+    def standing(self, found: Sequence[int], last: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """Of a network, and of the last that were graded best."""
+        accuracy, all_of_them = float(self.truth([found])[0]), self.truth(self.within)
+        return {
+            "accuracy": accuracy,
+            "rank": int((all_of_them > accuracy).sum()) + 1,
+            "of": len(all_of_them),
+            "best": float(all_of_them.max()),
+            f"mean of {LAST}": float(self.truth(last).mean()),
+        }
+
+    def trainings(self) -> dict[str, Any]:
+        """Networks within the limit, and tau of each training of them beside the mean of the others."""
+        out: dict[str, Any] = {"networks": len(self.within), "trainings": len(self._each)}
+        for of, n in (("global", len(self.within)), *((f"local {n}", n) for n in (MANY, *BEST))):
+            taus = []
+            for i, one in enumerate(self._each):
+                others = np.mean([other for j, other in enumerate(self._each) if j != i], 0)
+                best = np.argsort(-others, kind="stable")[:n]
+                taus.append(quality(one[best], others[best])["kendall"])
+            out |= {of: float(np.mean(taus))} if taus else {}
         return out
 
-    def order(
-        self, file: Path, space: Any, drawn: list[Architecture], best: list[Architecture], truth: Any
-    ) -> dict[str, Any]:
-        """What a supernet says beside the table."""
-        score = self.grader(file, space)
-        said, true = score(drawn), truth(drawn)
-        kept = np.isfinite(true)
-        out = {"global": quality(said[kept], true[kept])["kendall"], "mean": float(said.mean())}
-        said, true = score(best), truth(best)
-        return out | {f"local {n}": quality(said[:n], true[:n])["kendall"] for n in BEST}
+
+def _macro(space: Any, arch: Architecture) -> Hashable:
+    """Identities that change no shape are nothing."""
+    strided = [row[2] > 1 for row in space.rows]
+    return tuple((i if strided[i] else 0, k) for i, k in enumerate(arch) if k or strided[i])
+
+
+def _cell(space: Any, arch: Architecture) -> Hashable:
+    """The sum at the output: operators on sums of operators, without skips and what is nothing."""
+    nodes: list[tuple[str, ...]] = [("in",), (), (), ()]
+    for end in (1, 2, 3):
+        terms: list[str] = []
+        for slot, (source, target) in zip(space.canonical(arch), EDGES):
+            if target == end and nodes[source] and OPERATORS[slot] != "none":
+                skip = OPERATORS[slot] == "skip_connect"
+                terms += nodes[source] if skip else [f"{OPERATORS[slot]}({'+'.join(nodes[source])})"]
+        nodes[end] = tuple(sorted(terms))
+    return nodes[3]
+
+
+FORMS: dict[str, Callable[[Any, Architecture], Hashable]] = {"nas-bench-macro": _macro, "nas-bench-201": _cell}
+
+
+def _trains(search: str) -> bool:
+    """Whether a search has a supernet of its own."""
+    return search == "spos, longer" or "sampling" in SEARCHES[search]
 
 
 def _own(place: Path, name: str) -> Path:
@@ -300,17 +352,11 @@ def _left(run: Path) -> Path:
     return shifted if shifted.exists() else run / "search" / FILE
 
 
-def known(trainings: F) -> dict[str, Any]:
-    """Tau of each training of the same networks beside the mean of the others."""
-    out = {}
-    for of, n in (("global", len(trainings)), *((f"local {n}", n) for n in (MANY, *BEST))):
-        taus = []
-        for i in range(trainings.shape[1]):
-            others = np.delete(trainings, i, 1).mean(1)
-            best = np.argsort(-others, kind="stable")[:n]
-            taus.append(quality(trainings[best, i], others[best])["kendall"])
-        out[of] = float(np.mean(taus))
-    return out
+def _graded_best(memo: Path) -> list[list[int]]:
+    """The last that a search graded in the end."""
+    lines = [json.loads(line) for line in memo.read_text().splitlines()]
+    said = {line["key"]: line["value"] for line in lines if line["value"] is not None}
+    return [list(map(int, key.split("/")[-1].split())) for key in sorted(said, key=said.__getitem__)[-LAST:]]
 
 
 def summary(rows: list[dict[str, Any]], floor: float) -> dict[str, Any]:
@@ -324,69 +370,50 @@ def _summary(rows: list[dict[str, Any]], floor: float, seeds: tuple[int, ...]) -
     table = {c["space"]: row for row in rows if (c := row["cell"])["what"] == "table"}
     trainings = [row for row in rows if row["cell"]["what"] == "alone"]
     rows = [row for row in rows if row["cell"].get("seed") in seeds]
-    again = {
-        (c["space"], c["search"], c["seed"]): row
-        for row in rows
-        if (c := row["cell"])["what"] == "looked at again" and c["best"] == MANY
-    }
+    order = {(c["space"], c["supernet"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "order"}
     found = {(c["space"], c["search"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "search"}
-    before = {(c["space"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "order before"}
     trained = {(c["space"], c["seed"]): row for row in rows if (c := row["cell"])["what"] == "supernet"}
     orders, searches = [], []
-
-    def tau(of: str, space: str, seed: int, name: str) -> float:
-        if of == f"local {MANY}":
-            return float(again[space, name, seed]["tau"])
-        row = before[space, seed] if name == "before" else found[space, name, seed]["order"]
-        return float(row[of])
-
     for space in TABLES:
-        begun = [seed for of, seed in before if of == space and (space, "before", seed) in again]
-        if begun:
-            taus = {f"tau {of}": interval([tau(of, space, seed, "before") for seed in begun]) for of in ORDERS}
-            said = [before[space, seed]["mean"] for seed in begun]
-            reached = {"accuracy said": interval(said), "floor reached": min(said) >= floor}
-            orders.append({"space": space, "supernet": "before", "seeds": len(begun), **taus, **reached})
-        if begun and space in table:
+        before = {seed: row for (of, one, seed), row in order.items() if (of, one) == (space, "before")}
+        if not before:
+            continue
+        taus = {f"tau {of}": interval([row[of] for row in before.values()]) for of in ORDERS}
+        said = [row["mean"] for row in before.values()]
+        reached = {"accuracy said": interval(said), "floor reached": min(said) >= floor}
+        orders.append({"space": space, "supernet": "before", "seeds": len(before), **taus, **reached})
+        if table[space]["trainings"]:
             taus = {f"tau {of}": table[space][of] for of in ORDERS}
             orders.append({"space": space, "supernet": "none: one training beside two others", **taus})
         alone = [row for row in trainings if row["cell"]["space"] == space]
-        if alone and begun:
-            by = {key: np.array([row[key] for row in alone]) for key in ("valid", "test", "table")}
-            for split in ("valid", "test"):
-                told = kendall(by[split], by["table"])
-                orders.append(
-                    {
-                        "space": space,
-                        "supernet": f"none: each of {len(alone)} trained alone here, by {split}",
-                        f"tau local {MANY}": {"mean": told["tau"], "low": told["low"], "high": told["high"]},
-                        "accuracy said": float(by[split].mean()),
-                    }
-                )
+        by = {key: np.array([row[key] for row in alone]) for key in ("valid", "test", "table")}
+        for split in ("valid", "test") if alone else ():
+            told = kendall(by[split], by["table"])
+            orders.append(
+                {
+                    "space": space,
+                    "supernet": f"none: each of {len(alone)} trained alone here, by {split}",
+                    f"tau local {MANY}": {"mean": told["tau"], "low": told["low"], "high": told["high"]},
+                    "accuracy said": float(by[split].mean()),
+                }
+            )
         for name in SEARCHES:
-            mine = {
-                seed: row
-                for (of, search, seed), row in found.items()
-                if (of, search) == (space, name) and (space, name, seed) in again
-            }
+            mine = {seed: row for (of, search, seed), row in found.items() if (of, search) == (space, name)}
             if not mine:
                 continue
-            if name != "spos":
+            after = {seed: order[space, name, seed] for seed in mine if (space, name, seed) in order}
+            if after:
                 taus = {
-                    f"tau {of}": interval(
-                        [tau(of, space, seed, name) - tau(of, space, seed, "before") for seed in mine]
-                    )
-                    for of in ORDERS
+                    f"tau {of}": interval([row[of] - before[seed][of] for seed, row in after.items()]) for of in ORDERS
                 }
-                orders.append({"space": space, "supernet": f"{name}, less before", "seeds": len(mine), **taus})
+                orders.append({"space": space, "supernet": f"{name}, less before", "seeds": len(after), **taus})
             against = {}
             for other in ("spos", "spos, longer"):
-                pairs = [s for s in mine if (space, other, s) in again and other != name]
-                apart = [mine[s]["accuracy"] - found[space, other, s]["accuracy"] for s in pairs]
-                against[f"against {other}"] = interval(apart) if len(apart) > 1 else None
-                apart = [again[space, name, s]["last"] - again[space, other, s]["last"] for s in pairs]
-                against[f"mean of {LAST}, against {other}"] = interval(apart) if len(apart) > 1 else None
-            shared = 0.0 if name == "spos, longer" else 1.0  # the supernet of all others is trained once
+                pairs = [(row, found.get((space, other, seed))) for seed, row in mine.items() if other != name]
+                for key, of in (("accuracy", ""), (f"mean of {LAST}", f"mean of {LAST}, ")):
+                    apart = [row[key] - theirs[key] for row, theirs in pairs if theirs]
+                    against[f"{of}against {other}"] = interval(apart) if len(apart) > 1 else None
+            shared = 0.0 if _trains(name) else 1.0  # the supernet of all others is trained once
             seconds = [row["cpu_seconds"] + shared * trained[space, seed]["cpu_seconds"] for seed, row in mine.items()]
             searches.append(
                 {
@@ -396,7 +423,8 @@ def _summary(rows: list[dict[str, Any]], floor: float, seeds: tuple[int, ...]) -
                     "accuracy of the found": interval([row["accuracy"] for row in mine.values()]),
                     "best (%)": next(iter(mine.values()))["best"],
                     "rank": float(np.median([row["rank"] for row in mine.values()])),
-                    f"mean of {LAST}": interval([again[space, name, seed]["last"] for seed in mine]),
+                    "of": next(iter(mine.values()))["of"],
+                    f"mean of {LAST}": interval([row[f"mean of {LAST}"] for row in mine.values()]),
                     **against,
                     "CPU seconds, supernet included": float(np.median(seconds)),
                 }

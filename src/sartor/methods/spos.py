@@ -59,8 +59,8 @@ class Grader(Protocol):
         """What visits change."""
         ...
 
-    def visit(self, arch: Architecture, visit: int, visits: int, members: int, last: bool) -> float:
-        """The quality of a network, by the visit-th of so many visits of a search.
+    def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
+        """The quality of a network, by the visit-th visit of a search.
 
         members: how many the generation asks about, of which it may be the last.
         """
@@ -83,7 +83,7 @@ class Still:
     def __init__(self, score: Score, trained_on: int, by: str) -> None:
         self.score, self.metric, self.trained_on, self.by = score, score.metric, trained_on, by
 
-    def visit(self, arch: Architecture, visit: int, visits: int, members: int, last: bool) -> float:
+    def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
         return float(self.score([arch])[0])
 
     def final(self, archs: Sequence[Architecture]) -> F:
@@ -124,8 +124,7 @@ class SPOS(SPOSSettings):
                 return Found(space, self.key, tuple(budgets), landed, landed)
         grader = self.grader(space, given, run, task)
         paid: dict[Architecture, F] = {}
-        visits = self._visits(bool(costs))
-        for visit in run.steps(visits, population=population, **grader.state):
+        for visit in run.steps(self._visits(bool(costs)), population=population, **grader.state):
             if population.done and population.generation == self.iterations:
                 continue  # limits, or a small space, made generations smaller
             asked = population.ask()
@@ -134,7 +133,7 @@ class SPOS(SPOSSettings):
             if costs and asked[0] not in paid:  # of all at once, so that those measured are interleaved
                 paid = dict(zip(asked, np.column_stack([score(asked) for score in costs])))
             last = len(asked) == 1
-            value = grader.visit(asked[0], visit, visits, population.asks, last)
+            value = grader.visit(asked[0], visit, population.asks, last)
             population.tell(asked[:1], np.array([[value, *paid[asked[0]]]] if costs else [value]))
             if last:
                 self._log(population, quality, budgets, run)

@@ -15,8 +15,7 @@ Where we differ, or had to decide:
   1. `schedule`. The code updates after each of 20 batches of a network (`per_batch`); the abstract says that the loss
      is accumulated, and the supernet updated every iteration (`per_iteration`: the mean gradient over a generation, 20
      updates in all). The code's batches are of 150; "in total 640 samples" (appendix) we read as 20 of 32 a network.
-     `per` has another reading, 640 a generation; 640 in a whole search would be half an image a network. The rate is
-     constant; with `decay` it falls to 0, so that those graded in the end are graded by weights that have settled.
+     `per` has another reading, 640 a generation; 640 in a whole search would be half an image a network.
   2. `revisit`. Scores of networks that stay are of weights that have moved since. Here they are shifted on and graded
      in every generation, which also moves the supernet towards the best; `SupernetShifting.paper()` visits children
      alone. The ten that may win are graded in the end by the weights as they are then; the code takes what was said
@@ -50,7 +49,7 @@ from sartor.methods.spos import SPOS, Grader
 from sartor.quality.supernet import Remembered
 from sartor.quality.transfer import FILE, load, of_run, save, warm_up
 from sartor.runs import Run, Stateful
-from sartor.training.optimise import images_per_epoch, linear, make_optimiser, set_lr, steps_per_epoch
+from sartor.training.optimise import images_per_epoch, make_optimiser, steps_per_epoch
 
 SHIFTED = "shifted.safetensors"
 _BATCH = 32
@@ -71,10 +70,8 @@ class Shifting:
         self.w = make_optimiser(supernet, "sgd", lr=settings.shift_lr, momentum=0.9, weight_decay=4e-5)
         self.state: Mapping[str, Stateful] = {"shifting": self}
 
-    def visit(self, arch: Architecture, visit: int, visits: int, members: int, last: bool) -> float:
+    def visit(self, arch: Architecture, visit: int, members: int, last: bool) -> float:
         """Shift, then grade."""
-        if self.settings.decay:
-            set_lr(self.w, linear(visit, visits, peak=self.settings.shift_lr))
         torch.manual_seed(self.run.torch_seed("dropout", visit))
         each, (count, size) = self.settings.schedule == "per_batch", self._drawn(members)
         seed, total = self.run.torch_seed("shift") % 2**32, torch.zeros((), device=self.task.device)

@@ -30,7 +30,6 @@ class SupernetShiftingSettings(SPOSSettings):
     )
     warmup_lr: float = Field(0.1, gt=0, description="of those (ours)")
     shift_lr: float = Field(1e-4, ge=0, description="of the shift; 0: the weights stay")
-    decay: bool = Field(False, description="shift_lr falls to 0 over the search, linearly (ours)")
     samples: int = Field(640, ge=2, description="images that the supernet is shifted on")
     per: Literal["architecture", "generation"] = Field(
         "architecture",
