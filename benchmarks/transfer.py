@@ -4,7 +4,7 @@ Must show (issue Supernet Shifting, 3 and 5b). The space of NAS-Bench-Macro; CIF
 both ways. Per seed and data:
 
     scratch      SPOS: a supernet trained on the data, then evolution
-    shifted      Supernet Shifting from the other data's supernet with a new classifier, few visits
+    shifted      Supernet Shifting from the other data's supernet with a new classifier, few visits: a tenth of the cost
     warmed up    the same, its classifier trained alone before
     not shifted  the same as `warmed up`, at a rate of 0: does the shift do anything?
     kept         what SPOS found on the other data, which costs nothing
@@ -59,7 +59,15 @@ REDUCED: dict[str, Any] = {
     },
     "supernet": {"epochs": 30, "batch_size": 64},
     "search": {"iterations": 10, "population": 30, "keep": 10, "valid_batches": 2},
-    "shift": {"iterations": 4, "population": 15, "keep": 5, "valid_batches": 2, "samples": 320, "shift_lr": 0.01},
+    "shift": {
+        "iterations": 4,
+        "population": 12,
+        "keep": 4,
+        "valid_batches": 2,
+        "revisit": False,
+        "samples": 256,
+        "shift_lr": 0.01,
+    },
     "warmup": 100,
     "recipe": {"epochs": 8, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
     "short": {"epochs": 4, "batch_size": 64, "lr": 0.05, "evaluate_every": 0},
@@ -73,7 +81,7 @@ FULL: dict[str, Any] = {
     },
     "supernet": {"epochs": 60, "batch_size": 256, "lr": 0.1},
     "search": {"iterations": 20, "population": 60, "keep": 10},
-    "shift": {"iterations": 8, "population": 30, "keep": 10, "samples": 640, "shift_lr": 0.01},
+    "shift": {"iterations": 8, "population": 30, "keep": 10, "revisit": False, "samples": 640, "shift_lr": 0.01},
     "warmup": 200,
     "recipe": {"epochs": 30, "batch_size": 256, "lr": 0.1, "evaluate_every": 0},
     "short": {"epochs": 15, "batch_size": 256, "lr": 0.1, "evaluate_every": 0},
