@@ -6,8 +6,9 @@ measured:
 
     sartor        `spos` with latency as objective, measured
     random        networks drawn at random
-    limits        `spos` four times, within limits of predicted latency at its 20, 40, 60 and 80 % quantiles; the
-                  predictor is fitted on the random networks below, which are not counted
+    limits        `spos` four times, with populations a quarter as large, within limits of predicted latency at its
+                  20, 40, 60 and 80 % quantiles; the predictor is fitted on the random networks below, which are not
+                  counted
     pymoo         pymoo's NSGA-II with integer variables, simulated binary crossover and polynomial mutation
 
 Hypervolume is of (error, latency) up to the worst of both among all that was asked, 1 being all of that area; seeds are
@@ -25,6 +26,7 @@ the supernet. ShuffleNetV2's, twenty layers deep, would need many more epochs th
 from __future__ import annotations
 
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -133,15 +135,15 @@ class Bench:
         drawn = self.space.sample(np.random.default_rng([101, seed]), 2 * self.setting["asked"])
         return list(dict.fromkeys(drawn))
 
-    def searched(self, seed: int, objectives: list[Any], budgets: list[Budget], asked: int) -> list[Architecture]:
-        """What a search asks about, in order."""
+    def searched(self, seed: int, objectives: list[Any], budgets: list[Budget], share: int) -> list[Architecture]:
+        """What a search asks about, in order, with a share of the population and of the networks asked, or some more."""
         seen: dict[Architecture, None] = {}
 
         def grade(space: Any, arch: Architecture) -> float:
             seen[arch] = None
             return float(self.accuracy([arch])[0])
 
-        population = 2 * self.setting["population"]  # parents and children
+        population, asked = 2 * self.setting["population"] // share, self.setting["asked"] // share
         sartor.search(
             "spos",
             self.space,
@@ -149,14 +151,14 @@ class Bench:
             budget=budgets,
             objectives=[FunctionScore(self.space, METRICS["accuracy"], grade), *objectives],
             seed=seed,
-            population=population,
+            population=population,  # parents and children
             keep=population // 2,
             iterations=2 * asked // population,
         )
-        return list(seen)[:asked]
+        return list(seen)
 
     def ours(self, seed: int) -> list[Architecture]:
-        return self.searched(seed, [self.latency], [], self.setting["asked"])
+        return self.searched(seed, [self.latency], [], 1)
 
     def limits(self, seed: int) -> list[Architecture]:
         known = self.results.get({"what": "random networks", "space": self.searched_in})
@@ -164,12 +166,10 @@ class Bench:
         archs, ms = [tuple(arch) for arch in known["architectures"]], np.array(known["ms"])
         fitted = Ridge().fit(self.space, archs, ms, metric=METRICS["latency_ms"])
         limits = [float(limit) for limit in np.quantile(ms, LIMITS)]
-        seen = dict[Architecture, None]()
-        for i, limit in enumerate(limits):  # what two have asked is paid once
-            more = self.searched(10 * seed + i, [], [Budget(fitted, limit)], self.setting["asked"])
-            left = (self.setting["asked"] - len(seen)) // (len(limits) - i)
-            seen |= dict.fromkeys([arch for arch in more if arch not in seen][:left])
-        return list(seen)
+        searches = [
+            self.searched(10 * seed + i, [], [Budget(fitted, limit)], len(limits)) for i, limit in enumerate(limits)
+        ]
+        return list(dict.fromkeys(arch for turn in zip_longest(*searches) for arch in turn if arch))
 
     def theirs(self, seed: int) -> list[Architecture]:
         from pymoo.algorithms.moo.nsga2 import NSGA2
