@@ -136,7 +136,7 @@ class Bench:
         return list(dict.fromkeys(drawn))
 
     def searched(self, seed: int, objectives: list[Any], budgets: list[Budget], share: int) -> list[Architecture]:
-        """What a search asks about, in order, with a share of the population and of the networks asked, or some more."""
+        """What a search asks about, in order, with a share of the population and networks asked, or some more."""
         seen: dict[Architecture, None] = {}
 
         def grade(space: Any, arch: Architecture) -> float:
