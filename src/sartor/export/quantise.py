@@ -19,16 +19,21 @@ from sartor.export.graphs import quiet
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_SAME = 2.0
+_SAME = (np.float32(0), np.float32(2))
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def quantised(model: ModelProto, examples: Iterable[tuple[Tensor, ...]] | None = None) -> ModelProto:
+def quantised(
+    model: ModelProto, examples: Iterable[tuple[Tensor, ...]] | None = None, *, part: bool = False
+) -> ModelProto:
     """The model with 8-bit weights and activations; it is given away.
 
     examples: inputs, batch first as the model wants them, which calibrate: an activation's range is from its least to
     its largest value on these. None: the same range for all, to measure with. How long a network takes does not depend
-    on the range, and parts that were quantised alone agree about their joint: stitched, they are optimised to what the
-    network quantised as a whole is.
+    on the range, if it is one from 0, as that of a ReLU is, which then vanishes here, too; and parts that were
+    quantised alone agree about their joint: stitched, they are optimised to what the network quantised as a whole is.
+    part: another part follows. What else stands behind the last weights keeps 32 bits: the boxes and scores of a
+    detector, which end in one tensor, are of other sizes.
     """
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
@@ -39,8 +44,7 @@ def quantised(model: ModelProto, examples: Iterable[tuple[Tensor, ...]] | None =
         names = [value.name for value in model.graph.input] + [
             name for node in model.graph.node for name in node.output
         ]
-        low, high = np.float32(-_SAME), np.float32(_SAME)
-        ranges = {name: TensorData(lowest=low, highest=high) for name in names}
+        ranges = {name: TensorData(lowest=_SAME[0], highest=_SAME[1]) for name in names}
         known = TensorsData(CalibrationMethod.MinMax, ranges)
     else:
         known = _ranges(model, examples, operators)
@@ -53,13 +57,25 @@ def quantised(model: ModelProto, examples: Iterable[tuple[Tensor, ...]] | None =
             activation_qType=QuantType.QUInt8,
             tensors_range=known,
             nodes_to_quantize=[],
-            nodes_to_exclude=[],
+            nodes_to_exclude=[] if part else _behind_weights(model),
             op_types_to_quantize=operators,
             extra_options={},
         )
         quantiser.quantize_model()
     written: ModelProto = quantiser.model.model
     return written
+
+
+def _behind_weights(model: ModelProto) -> list[str]:
+    """Names of the nodes without weights from which none with weights is reached."""
+    leads: dict[str, bool] = {}  # by tensor: whether one with weights reads it, or what comes of it
+    out = []
+    for node in reversed(model.graph.node):  # which are in the order of execution
+        mine = node.op_type in _WEIGHTED or any(leads.get(name, False) for name in node.output)
+        leads |= {name: mine or leads.get(name, False) for name in node.input}
+        if not mine:
+            out.append(node.name)
+    return out
 
 
 def _ranges(model: ModelProto, examples: Iterable[tuple[Tensor, ...]], operators: list[str]) -> Any:

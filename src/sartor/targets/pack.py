@@ -108,15 +108,16 @@ def _whole(space: SearchSpace, arch: Architecture, inputs: tuple[Tensor, ...], p
         return packed
     assert isinstance(packed.model, nn.Module)
     try:
-        return Packed(_of(precision, onnx_model(packed.model, inputs)).SerializeToString(), inputs)
+        model = onnx_model(packed.model, inputs)
+        return Packed(_of(precision, model, part=False).SerializeToString(), inputs)
     except Exception as error:
         return Failed.at("build", error)
 
 
-def _of(precision: str, model: ModelProto) -> ModelProto:
+def _of(precision: str, model: ModelProto, part: bool) -> ModelProto:
     from sartor.export import quantised
 
-    return quantised(model) if precision == "int8" else model
+    return quantised(model, part=part) if precision == "int8" else model
 
 
 # ---------------------------------------------------------------------- parts
@@ -164,7 +165,7 @@ def _export(space: SearchSpace, pieces: Sequence[Piece], precision: str) -> dict
                 modules.append(_as_trained(space.deploy(part.make())))
         with seeded("inputs"):
             models = onnx_models(modules, [_with_data(given) for _, _, given in pieces])
-        models = [_of(precision, model) for model in models]
+        models = [_of(precision, model, part=True) for model in models]
     except Exception as error:
         if len(pieces) == 1:
             return {pieces[0][0]: Failed.at("build", error)}
