@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sartor.core import Budget, SearchSpace, Terms, TermScore, UserError, parse_limit
 from sartor.core.errors import Unreachable, unknown
 from sartor.core.registry import Registry, parse_reference
-from sartor.core.units import METRICS, metric, show
+from sartor.core.units import METRICS, metric, show, typed
 from tests.contracts.scores import check_expectation, check_score
 from tests.fakes import LATENCY, Curved, Forest, Grid, Ragged, additive, pairwise, ratio
 from tests.test_core_spaces import forests
@@ -80,6 +80,8 @@ def test_limits_that_make_no_sense_are_one_line(text: str, says: str) -> None:
 @given(st.floats(1e-3, 1e6))
 def test_any_positive_number_of_milliseconds_is_a_limit(value: float) -> None:
     assert parse_limit(f"{value!r}ms")[1] == value
+    for name in ("latency_ms", "training_step_ms", "energy_mj", "peak_memory_mb", "macs", "params"):
+        assert parse_limit(typed(value, name)) == (METRICS[name], value)
 
 
 def test_values_are_shown_short() -> None:

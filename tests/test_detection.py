@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -126,6 +127,14 @@ def test_what_says_the_same_is_left_out() -> None:
     found = detections(same)
     assert found[:, 0].tolist() == [1, 2]
     assert found[:, 5].tolist() == pytest.approx([0.9, 0.7])
+    torch.manual_seed(0)
+    corners, scores = torch.rand(60, 4).cumsum(1) * 10, torch.rand(60, 3)
+    kept = detections(torch.cat((corners, scores), 1))
+    for label in range(3):  # greedily, one class after another
+        alone = torch.zeros_like(scores)
+        alone[:, label] = scores[:, label]
+        one = detections(torch.cat((corners, alone), 1))
+        assert torch.equal(one, kept[kept[:, 0] == label + 1])
 
 
 def test_a_detector_learns_to_find(folder, tmp_path) -> None:
@@ -168,17 +177,42 @@ def test_from_a_network_to_a_detector_s_file(folder, tmp_path, monkeypatch) -> N
     assert told["members"][0]["latency_ms"] > 0
 
 
+def annotations(root: Path, word: str = "train2017") -> Path:
+    return root / "annotations" / f"instances_{word}.json"
+
+
+def change(root: Path, how) -> None:
+    told = json.loads(annotations(root).read_text())
+    how(told)
+    annotations(root).write_text(json.dumps(told))
+
+
+def test_boxes_outside_the_image_and_hardly_inside_are_left_out(folder, tmp_path) -> None:
+    shutil.copytree(folder, tmp_path / "data")
+    strange = [[70.0, 5.0, 20.0, 20.0], [63.999, 5.0, 20.0, 20.0], [60.0, 5.0, 20.0, 20.0]]  # of images 64 x 48
+    more = [{"id": 9000 + i, "image_id": 0, "category_id": 7, "bbox": box} for i, box in enumerate(strange)]
+    change(tmp_path / "data", lambda told: told["annotations"].extend(more))
+    (before, after) = (tasks.get(f"coco:{root}?resolution={EDGE}").data.train for root in (folder, tmp_path / "data"))
+    assert (after.labels[:, :, 0] > 0).sum() == (before.labels[:, :, 0] > 0).sum() + 1
+    assert after.labels[0, 2].tolist() == pytest.approx([1, 30, 5 * EDGE / 48, 32, 25 * EDGE / 48, 0])
+
+
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
         (lambda root: (root / "annotations" / "instances_val2017.json").unlink(), "no .*instances_val"),
         (lambda root: (root / "annotations" / "instances_train2017.json").write_text("{}"), "no list of images"),
         (lambda root: next((root / "train2017").glob("*.png")).unlink(), "no image"),
+        (lambda root: shutil.copy(annotations(root), annotations(root, "train2014")), "leave one"),
+        (lambda root: change(root, lambda told: told["categories"].clear()), "no categories"),
+        (lambda root: change(root, lambda told: told["categories"][0].pop("name")), "damaged"),
+        (lambda root: change(root, lambda told: told["annotations"][0].update(category_id=None)), "damaged"),
+        (lambda root: change(root, lambda told: told["annotations"][0].update(category_id=3)), "category 3"),
+        (lambda root: change(root, lambda told: told["annotations"][0].update(image_id="3")), "image '3'"),
+        (lambda root: change(root, lambda told: told.update(images=told["images"][:2])), "2 images"),
     ],
 )
 def test_damaged_folders_are_named(folder, tmp_path, break_it, words) -> None:
-    import shutil
-
     shutil.copytree(folder, tmp_path / "broken")
     break_it(tmp_path / "broken")
     with pytest.raises(UserError, match=words):

@@ -10,6 +10,7 @@ import torch
 
 from sartor import spaces, targets
 from sartor.export import onnx_model, quantised
+from sartor.spaces.detectors import Detectors
 from sartor.targets.pack import Packed, pack_onnx
 
 SPACE = spaces.get("mobilenet:tiny")
@@ -28,7 +29,7 @@ def optimised(model: bytes, file) -> Counter:
     return Counter(node.op_type for node in onnx.load(file).graph.node)
 
 
-@pytest.mark.parametrize("reference", ["mobilenet:tiny", "shufflenet:tiny"])
+@pytest.mark.parametrize("reference", ["mobilenet:tiny", "shufflenet:tiny", "nas-bench-201?cells=1&width=8"])
 def test_parts_quantised_alone_and_stitched_are_the_network_quantised_as_a_whole(reference, tmp_path) -> None:
     space = spaces.get(reference)
     (arch,) = space.sample(np.random.default_rng(0), 1)
@@ -57,6 +58,32 @@ def test_calibration_keeps_what_a_network_says() -> None:
     assert 0 < apart < 0.2
     (blind,) = session(quantised(onnx_model(network, (x,))).SerializeToString()).run(None, {"input0": x.numpy()})
     assert apart < np.abs(blind - expected).max() / np.abs(expected).max()
+
+
+def test_ranges_change_nothing_of_what_runs(tmp_path) -> None:
+    space = spaces.get("grafts?model=torchvision:resnet18&resolution=32")
+    (plain,) = pack_onnx(space, [(0,) * len(space.slots)], 1)
+    assert isinstance(plain, Packed)
+    shape, kinds = plain.inputs[0].shape, []
+    for examples in (None, [(torch.randn(shape),) for _ in range(4)]):
+        eight = quantised(onnx.load_model_from_string(plain.model), examples)
+        kinds.append(optimised(eight.SerializeToString(), tmp_path / "o.onnx"))
+    assert kinds[0] == kinds[1]
+    assert "Relu" not in kinds[0]
+
+
+def test_boxes_and_scores_keep_their_precision() -> None:
+    torch.manual_seed(0)
+    space = Detectors(spaces.get("mobilenet:tiny?resolution=128&channels=3"), 4)
+    network = space.deploy(space.network((0,) * 9).eval())
+    x = torch.randn(4, *space.inputs(1)[0].shape[1:])
+    with torch.inference_mode():
+        expected = network(x).numpy()
+    eight = quantised(onnx_model(network, (x,)), [(x,)])
+    (got,) = session(eight.SerializeToString()).run(None, {"input0": x.numpy()})
+    assert len(np.unique(got[..., 4:])) > 1000
+    assert np.abs(got - expected)[..., 4:].max() < 0.1
+    assert np.abs(got - expected)[..., :4].max() < 0.1 * 128
 
 
 def test_targets_of_eight_bits_are_others() -> None:

@@ -326,20 +326,23 @@ class Drops(ToySpace):
 
 def test_a_step_of_training_costs_more_than_inference_and_leaves_weights_and_the_stream_of_random_numbers_alone():
     target, space = quick("torch:cpu?batch=4"), Drops(2)
-    packed = packing.pack_step(space, (0, 0), 4)
-    weights = [p.clone() for p in packed.model.parameters()]
+    network, inputs = packing.pack_step(space, (0, 0), 4).model, space.inputs(4)
+    weights = [p.clone() for p in network.parameters()]
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
     ms = {one.metric: one.value for one in target.measure(space, [(0, 0)], ["training_step_ms", "latency_ms"])}
     assert torch.equal(torch.rand(1), expected)
-    target.load(packed)()
-    assert all(torch.equal(a, b) for a, b in zip(weights, packed.model.parameters()))
+    target._step(network, inputs)()
+    assert all(torch.equal(a, b) for a, b in zip(weights, network.parameters()))
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
     assert ms["training_step_ms"] > ms["latency_ms"]
 
 
 def test_what_cannot_be_trained_is_a_failure_and_runtimes_that_do_not_train_say_so():
     found = list(quick("torch:cpu?batch=2").measure(BrokenSpace(), [(1, 0), (2, 0), (0, 0)], ["training_step_ms"]))
     assert [bool(one.error) for one in found] == [True, True, False]
+    with pytest.raises(UserError, match="batch=64"):
+        quick("torch:cpu").measure(ToySpace(1), [(0,)], ["training_step_ms"])
     with pytest.raises(UserError, match="training_step_ms"):
         quick("onnxruntime:cpu").measure(ToySpace(1), [(0,)], ["training_step_ms"])

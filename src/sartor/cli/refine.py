@@ -28,6 +28,7 @@ from sartor.cli.common import (
     settings_help,
 )
 from sartor.core import Json, UserError, parse_limit
+from sartor.core.units import typed
 from sartor.methods import SETTINGS
 from sartor.runs import Run, read_json, write_json
 
@@ -161,5 +162,5 @@ def _limits(source: Path, target: str) -> tuple[list[str], bool]:
             f"{source} was searched for {found.get('target')}, --target is {target}: its limits mean something else "
             "there; give that --target, or a --budget."
         )
-    limits = [f"{float(b['limit'])!r}{'params' if b['metric'] == 'params' else b['unit']}" for b in budgets]
+    limits = [typed(b["limit"], b["metric"]) for b in budgets]
     return limits, any(b.get("sense") == "at" for b in budgets)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sartor.cli.common import Config, Data, Device, JsonFlag, RunDir, Seed, Set, run_job, settings_from
-from sartor.core import Json
+from sartor.core import Json, UserError
 
 TUNED_LR = 0.01
 Source = Annotated[Path, typer.Argument(help="Directory of a search, or an architecture file.")]
@@ -50,6 +50,7 @@ def add(app: typer.Typer) -> None:
 
         from sartor import tasks, workflow
         from sartor.runs import Run
+        from sartor.spaces.detectors import Detectors
 
         space, arch = workflow.load_architecture(source)
         usual = Recipe(optimiser=space.optimiser).override({"lr": TUNED_LR} if tuned else {})
@@ -57,6 +58,9 @@ def add(app: typer.Typer) -> None:
         task = tasks.get(data, device)
         space = workflow.for_task(space, task)
         workflow.fits_task(space, task, arch)
+        if isinstance(space, Detectors) and (paper or teacher is not None):
+            given = "--paper" if paper else f"--teacher {teacher}"
+            raise UserError(f"{given} is for classifiers, {data} has boxes; leave it out.")
         wise = None if teacher is None else workflow.teacher(teacher, space)
 
         def work(opened: Run) -> dict[str, Json]:

@@ -87,6 +87,11 @@ class Target(Protocol):
         ...
 
     @property
+    def batch(self) -> int:
+        """Examples of an inference."""
+        ...
+
+    @property
     def metrics(self) -> frozenset[str]:
         """Names of the metrics it can measure here and now."""
         ...

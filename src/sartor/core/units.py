@@ -106,6 +106,12 @@ def parse_limit(text: str, also: str = "") -> tuple[Metric, float]:
     return METRICS[name], number * factor
 
 
+def typed(value: float, name: str) -> str:
+    """A limit as it is typed, for `parse_limit`: `20.0ms`, `300.0ms/step`. name: of a metric that has a unit there."""
+    unit = next(unit for unit, of in _UNITS.items() if of == (name, 1.0))
+    return f"{float(value)!r}{unit}"
+
+
 def show(value: float, of: Metric) -> str:
     """A value with its unit, short enough for a log line: `19.87 ms`, `344.9 MMACs`."""
     if of.name in ("macs", "params", "mem_access_bytes"):

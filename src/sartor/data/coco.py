@@ -19,11 +19,12 @@ from torch import Tensor
 from sartor.core.errors import UserError
 from sartor.core.progress import Progress
 from sartor.data.tensors import Tensors, on_device, statistics
-from sartor.data.vision import decode, resize, whole
+from sartor.data.vision import decode, fits, resize, whole
 from sartor.runs import read_json
 
 _CPU = torch.device("cpu")
 _COLUMNS = 6  # label, corners, crowd
+_IMAGES, _LEAST = 4, 1.0  # in a file; pixels of a box's sides, after scaling
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,21 @@ class DetectionSet:
 def coco(path: str, resolution: int = 320, channels: int = 3) -> DetectionSet:
     """A folder in COCO's format, all of it in memory; images are scaled to squares of that edge, and boxes with them.
 
-    The images of `instances_NAME.json` are in the folder NAME, or in `images`. Boxes without area are left out. Raises
-    UserError for missing files, damaged annotations or images, and where a category of the test is not in the training.
+    The images of `instances_NAME.json` are in the folder NAME, or in `images`. What is less
+    than a pixel of a box inside the image is left out. Raises UserError for missing or several files, damaged
+    annotations or images, what does not fit in memory, and where a category of the test is not in the training.
     """
     root, edge = Path(path).expanduser(), whole("resolution", resolution, 8)
     if channels not in (1, 3):
         raise UserError(f"option channels={channels} must be 1 or 3; change it.")
     files = [_annotations(root, word) for word in ("train", "val")]
     told = [_read(file) for file in files]
-    names = {int(one["id"]): str(one["name"]) for one in told[0]["categories"]}
-    if unknown := {int(one["category_id"]) for one in told[1]["annotations"]} - names.keys():
-        raise UserError(f"{files[1]} has boxes of category {min(unknown)}, which {files[0].name} lacks; add it there.")
+    try:
+        names = {int(one["id"]): str(one["name"]) for one in told[0]["categories"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(files[0], error) from None
+    if not names:
+        raise UserError(f"{files[0]} names no categories; give annotations in COCO's format.")
     order = {key: i + 1 for i, key in enumerate(sorted(names))}
     train, test = (_part(root, file, data, order, edge, channels) for file, data in zip(files, told))
     digest = hashlib.sha256()
@@ -83,7 +88,14 @@ def _annotations(root: Path, word: str) -> Path:
     found = sorted((root / "annotations").glob(f"instances_{word}*.json"))
     if not found:
         raise UserError(f"there is no {root}/annotations/instances_{word}*.json; give a folder in COCO's format.")
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise UserError(f"{root}/annotations has {names}; leave one of them there.")
     return found[0]
+
+
+def _damaged(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file} is damaged ({error!r}); give annotations in COCO's format.")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -101,14 +113,18 @@ def _part(root: Path, file: Path, data: dict[str, Any], order: dict[int, int], e
     try:
         for one in data["annotations"]:
             x, y, width, height = map(float, one["bbox"])
-            if width > 0 and height > 0:
-                label, crowd = order[int(one["category_id"])], float(bool(one.get("iscrowd")))
-                boxes[one["image_id"]].append((label, x, y, x + width, y + height, crowd))
+            kind, crowd = int(one["category_id"]), float(bool(one.get("iscrowd")))
+            if kind not in order:
+                raise UserError(f"{file} has a box of category {kind}, which the training data lack; add it there.")
+            boxes[one["image_id"]].append((order[kind], x, y, x + width, y + height, crowd))
         rows = [(one["id"], folder / str(one["file_name"])) for one in data["images"]]
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} is damaged ({error!r}); give annotations in COCO's format.") from None
-    if not rows:
-        raise UserError(f"{file} names no images; give annotations in COCO's format.")
+        raise _damaged(file, error) from None
+    if len(rows) < _IMAGES:
+        raise UserError(f"{file} names {len(rows)} images; give {_IMAGES} or more, in COCO's format.")
+    if strange := boxes.keys() - {key for key, _ in rows}:
+        raise UserError(f"{file} has boxes of image {min(strange, key=str)!r}, which it does not name; mend it.")
+    fits(len(rows), channels, edge)
     labels = torch.zeros(len(rows), max(1, *(len(boxes[key]) for key, _ in rows)), _COLUMNS)
     images = torch.empty(len(rows), channels, edge, edge, dtype=torch.uint8)
     bar = Progress(f"read {folder.name}", len(rows))
@@ -120,8 +136,10 @@ def _part(root: Path, file: Path, data: dict[str, Any], order: dict[int, int], e
         if mine := boxes[key]:
             height, width = image.shape[1:]
             scale = torch.tensor([1.0, edge / width, edge / height, edge / width, edge / height, 1.0])
-            labels[i, : len(mine)] = torch.tensor(mine) * scale
-            labels[i, :, 1:5].clamp_(0, edge)
+            scaled = torch.tensor(mine) * scale
+            scaled[:, 1:5] = scaled[:, 1:5].clamp(0, edge)
+            seen = scaled[(scaled[:, 3:5] - scaled[:, 1:3]).amin(1) >= _LEAST]
+            labels[i, : len(seen)] = seen
         bar.advance()
     bar.close()
     return Tensors(images, labels)

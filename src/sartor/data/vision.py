@@ -100,6 +100,16 @@ def _square(picture: Any, resolution: int, margin: float) -> Any:
     return picture.crop((left, top, left + resolution, top + resolution))
 
 
+def fits(count: int, channels: int, resolution: int) -> None:
+    """Raises UserError where so many square images do not fit in this machine's memory."""
+    size, memory = count * channels * resolution**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > 0.8 * memory:
+        raise UserError(
+            f"{count} images at resolution {resolution} take {size / 1e9:.1f} GB of {memory / 1e9:.1f} GB "
+            "of memory; choose a smaller resolution."
+        )
+
+
 def resize(images: Tensor, resolution: int) -> Tensor:
     """(N, C, H, W) uint8 to (N, C, resolution, resolution) uint8, bilinear with anti-aliasing.
 
@@ -107,13 +117,7 @@ def resize(images: Tensor, resolution: int) -> Tensor:
     """
     if images.shape[-2:] == (resolution, resolution):
         return images
-    size = images.shape[0] * images.shape[1] * resolution**2
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > 0.8 * memory:
-        raise UserError(
-            f"{images.shape[0]} images at resolution {resolution} take {size / 1e9:.1f} GB of {memory / 1e9:.1f} GB "
-            "of memory; choose a smaller resolution."
-        )
+    fits(images.shape[0], images.shape[1], resolution)
     out = torch.empty((*images.shape[:2], resolution, resolution), dtype=torch.uint8)
     for first in range(0, len(images), 1024):
         part = images[first : first + 1024].float()

@@ -22,7 +22,8 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
 class Detector(nn.Module):
-    """Boxes and scores of an image: (B, C, S, S) -> (B, boxes, 4 + classes), corners in pixels, scores from 0 to 1.
+    """Boxes and scores of an image: (B, C, S, S) -> (B, boxes, 4 + classes), corners in pixels, inside the image,
+    scores from 0 to 1.
 
     In training mode: offsets and scores as they come, and the default boxes they are relative to, (B, boxes, 4 + 1 +
     classes + 4), the first class being background. backbone: a classifier, whose two coarsest maps are taken; behind
@@ -74,7 +75,8 @@ class Detector(nn.Module):
         assert isinstance(anchors, Tensor)
         if self.training:
             return torch.cat((offsets, scores, anchors.expand(len(x), -1, -1)), -1)
-        return torch.cat((_corners(offsets, anchors), scores.softmax(-1)[..., 1:]), -1)
+        corners = _corners(offsets, anchors).clamp(0, x.shape[-1])
+        return torch.cat((corners, scores.softmax(-1)[..., 1:]), -1)
 
 
 def _corners(offsets: Tensor, anchors: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 COUNTED = ("macs", "params", "mem_access_bytes")
-_BYTES = 4
+BYTES = 4
 
 
 def count(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
@@ -43,7 +43,7 @@ def count(module: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
     return {
         "macs": flops.get_total_flops() / 2,
         "params": float(sum(p.numel() for p in module.parameters() if p.dim() >= 2)),
-        "mem_access_bytes": float(traffic.elements * _BYTES),
+        "mem_access_bytes": float(traffic.elements * BYTES),
     }
 
 

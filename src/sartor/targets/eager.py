@@ -44,7 +44,7 @@ class TorchEager(LocalTarget):
 
     @property
     def trains(self) -> bool:
-        return self.precision == "fp32"
+        return self.precision == "fp32" and self.batch > 1
 
     @property
     def counters(self) -> Sequence[energy.Counter]:

@@ -128,6 +128,10 @@ class LocalTarget(ABC):
         for name in metrics:
             if name == "energy_mj" and not self.counters:
                 raise UserError(f"{self.runtime} cannot measure energy_mj here: {energy.LOOKED_FOR}")
+            if name == STEP and self.batch == 1:
+                raise UserError(
+                    f"{STEP} is of batches, batch is 1; give a target of PyTorch such as torch:cpu?batch=64."
+                )
             if name not in self.metrics:
                 raise unknown(f"metric of {self.runtime}:", name, self.metrics)
         return self._measure(space, [space.canonical(arch) for arch in archs], metrics, known)

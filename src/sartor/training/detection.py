@@ -149,20 +149,16 @@ def detections(found: Tensor) -> Tensor:
     import_torchvision()
     from torchvision.ops import box_iou
 
-    corners, scores = found[:, :4], found[:, 4:]
-    out = []
-    for label in range(scores.shape[1]):
-        score, index = scores[:, label].topk(min(_CANDIDATES, len(scores)))
-        index = index[score > _LEAST]
-        boxes, score = corners[index], score[: len(index)]
-        overlap, kept = (box_iou(boxes, boxes) > _SAME).numpy(), []
-        gone = overlap.any(0) & False
-        for i in range(len(boxes)):
-            if not gone[i]:
-                kept.append(i)
-                gone |= overlap[i]
-        out.append(torch.cat((torch.full((len(kept), 1), label + 1.0), boxes[kept], score[kept, None]), 1))
-    every = torch.cat(out)
+    corners, scores = found[:, :4], found[:, 4:].T
+    score, index = scores.topk(min(_CANDIDATES, len(corners)))
+    count = int((score > _LEAST).sum(1).max())
+    score, boxes = score[:, :count], corners[index[:, :count]]
+    same = torch.stack([box_iou(of, of) > _SAME for of in boxes]).tril(-1)  # (classes, n, n), as a better one
+    kept = score > _LEAST
+    for i in range(count):  # of all classes at once
+        kept[:, i + 1 :] &= ~(same[:, i + 1 :, i] & kept[:, i, None])
+    label = torch.arange(1.0, len(scores) + 1)[:, None].expand_as(score)
+    every = torch.cat((label[kept][:, None], boxes[kept], score[kept][:, None]), 1)
     return every[every[:, 5].argsort(descending=True, stable=True)[:_KEPT]]
 
 
@@ -181,7 +177,7 @@ def average_precision(truth: list[Tensor], found: list[Tensor], classes: int) ->
         for i, rows in enumerate(found)
         for row in rows
     ]
-    if not things or not said:
+    if not said or all(thing["iscrowd"] for thing in things):
         return 0.0, 0.0
     with contextlib.redirect_stdout(io.StringIO()):
         known = COCO()

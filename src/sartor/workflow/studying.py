@@ -22,16 +22,19 @@ def complexity_study(
     space: SearchSpace, target: Target, networks: int, metrics: Sequence[str], store: Store, seed: int = 0
 ) -> dict[str, Json]:
     """Multiply-accumulates, parameters, memory access and arithmetic intensity of different networks, drawn uniformly,
-    beside what is measured of them.
+    beside what is measured of them; all of a batch as large as the target's.
 
     `rows`: Kendall's tau of each count and metric, with the 95 % interval of resampled networks; `points`: a list each,
     None for failures. Raises UserError where too few networks run.
     """
     from sartor.quality.order import kendall
-    from sartor.spaces.complexity import COUNTED, Complexity
+    from sartor.spaces.complexity import BYTES, COUNTED, Complexity
 
     archs = _drawn(space, networks, seed)
     counts: dict[str, F] = {name: Complexity(space, name)(archs) for name in COUNTED}
+    weights, batch = BYTES * counts["params"], target.batch
+    counts["mem_access_bytes"] = weights + batch * (counts["mem_access_bytes"] - weights)
+    counts["macs"] = batch * counts["macs"]
     counts[INTENSITY] = counts["macs"] / counts["mem_access_bytes"]
     found = measure(space, target, archs, metrics, store)
     values = {
