@@ -92,6 +92,11 @@ class Target(Protocol):
         ...
 
     @property
+    def folds(self) -> bool:
+        """Whether batch norms are folded on the way to it, whatever it is given."""
+        ...
+
+    @property
     def metrics(self) -> frozenset[str]:
         """Names of the metrics it can measure here and now."""
         ...

@@ -47,6 +47,10 @@ class TorchEager(LocalTarget):
         return self.precision == "fp32" and self.batch > 1
 
     @property
+    def folds(self) -> bool:
+        return False
+
+    @property
     def counters(self) -> Sequence[energy.Counter]:
         return energy.gpu_counters() if self.device == "cuda" else energy.cpu_counters()
 

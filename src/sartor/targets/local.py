@@ -73,6 +73,11 @@ class LocalTarget(ABC):
 
     @property
     @abstractmethod
+    def folds(self) -> bool:
+        """Whether batch norms are folded on the way to the runtime, whatever `pack` is given."""
+
+    @property
+    @abstractmethod
     def counters(self) -> Sequence[energy.Counter]:
         """Energy counters that cover this device, best first."""
 

@@ -58,6 +58,10 @@ class OnnxRuntime(LocalTarget):
         return False
 
     @property
+    def folds(self) -> bool:
+        return True
+
+    @property
     def counters(self) -> Sequence[energy.Counter]:
         return energy.cpu_counters()
 

@@ -145,8 +145,9 @@ def remeasure_found(
 
 
 def remeasure_unfolded(found: Found, target: Target, store: Store, sitting: str) -> dict[str, float | None]:
-    """What `remeasure` says of the winner as it is trained, its batch norms not folded; nothing where none would be."""
-    if isinstance(found.space, Windows) or type(found.space).deploy is SearchSpace.deploy:
+    """What `remeasure` says of the winner as it is trained, its batch norms not folded; nothing where none would be, or
+    the target folds them itself."""
+    if target.folds or isinstance(found.space, Windows) or type(found.space).deploy is SearchSpace.deploy:
         return {}
     return remeasure(Unfolded(found.space), target, [found.architecture], ["latency_ms"], store, sitting)[0]
 
