@@ -16,12 +16,16 @@ from torch import nn
 
 from sartor import cli, spaces, tasks
 from sartor.core import UserError
+from sartor.data.vision import import_torchvision
 from sartor.layers.features import features_only, shapes
 from sartor.runs import Run
+from sartor.spaces.channels import Channels
 from sartor.spaces.detectors import Detectors
+from sartor.spaces.uniform import Uniform
 from sartor.training.detection import average_precision, detections
 from sartor.training.loop import train
 from sartor.training.recipe import Recipe
+from sartor.workflow.networks import for_task
 from tests.contracts.spaces import check_space
 
 EDGE = 32
@@ -60,6 +64,14 @@ def test_the_last_map_is_what_is_pooled() -> None:
     network, (x,) = space.network((0,) * 9).eval(), space.inputs(2)
     last = features_only(network, x)(x)[-1]
     torch.testing.assert_close(network[-1][3:](last), network(x))
+
+
+def test_maps_of_traced_networks_end_where_they_are_pooled_and_have_channels_first() -> None:
+    vision = import_torchvision()
+    x = torch.randn(1, 3, 64, 64)
+    plain = shapes(features_only(vision.models.vgg11(), x), x)
+    assert plain[-1] == (512, 2, 2), "what is pooled up from it is none"
+    assert all(c > h == w for c, h, w in shapes(features_only(vision.models.convnext_tiny(), x), x))
 
 
 def test_detectors_keep_the_contract_and_text_has_no_maps() -> None:
@@ -217,6 +229,33 @@ def test_damaged_folders_are_named(folder, tmp_path, break_it, words) -> None:
     break_it(tmp_path / "broken")
     with pytest.raises(UserError, match=words):
         tasks.get(f"coco:{tmp_path / 'broken'}")
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.get("mobilenet:tiny").restrict({0: [1, 2]}),
+        Channels(spaces.get("mobilenet:tiny"), (1,) * 9),
+        Uniform(preset="tiny", layers=9, widths=[0.5], resolutions=[16]),
+    ],
+    ids=lambda space: space.name,
+)
+def test_backbones_are_brought_to_the_size_of_the_images(folder, space) -> None:
+    task = tasks.get(f"coco:{folder}?resolution=64")
+    found = for_task(space, task)
+    (arch,) = space.sample(np.random.default_rng(0), 1)
+    (x,) = found.inputs(1, arch)
+    assert tuple(x.shape[1:]) == task.shape
+    assert found.network(arch).eval()(x).shape[-1] == 6
+
+
+def test_a_detector_is_trained_on_two_devices(folder, tmp_path) -> None:
+    task = tasks.get(f"coco:{folder}?resolution={EDGE}")
+    network = Detectors(spaces.get(SPACES[0]), task.classes).network((0,) * 9)
+    recipe = Recipe(epochs=1, batch_size=16, lr=0.01, evaluate_every=0)
+    with Run(tmp_path / "run", {}) as run:
+        found = train(network, task, recipe, run.stage("train"), split="trainvalid", devices=2)
+    assert np.isfinite(found["value"])
 
 
 def test_data_with_boxes_are_refused_where_images_are_classified(folder) -> None:

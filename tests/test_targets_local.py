@@ -16,7 +16,9 @@ from sartor.spaces.parts import Parts
 from sartor.targets import available, get
 from sartor.targets import pack as packing
 from sartor.targets.pack import Failed, Packed, pack_onnx
+from sartor.targets.store import Store
 from sartor.targets.timing import Rounds
+from sartor.workflow.measuring import measure_parts
 from tests.contracts.targets import check_target
 from tests.toys import ToySpace
 
@@ -339,7 +341,9 @@ def test_a_step_of_training_costs_more_than_inference_and_leaves_weights_and_the
     assert ms["training_step_ms"] > ms["latency_ms"]
 
 
-def test_what_cannot_be_trained_is_a_failure_and_runtimes_that_do_not_train_say_so():
+def test_what_cannot_be_trained_is_a_failure_and_runtimes_that_do_not_train_say_so(tmp_path):
+    with Store(tmp_path / "m.db") as store, pytest.raises(UserError, match="lookup"):
+        measure_parts(ToySpace(1), quick("torch:cpu?batch=2"), "training_step_ms", store)
     found = list(quick("torch:cpu?batch=2").measure(BrokenSpace(), [(1, 0), (2, 0), (0, 0)], ["training_step_ms"]))
     assert [bool(one.error) for one in found] == [True, True, False]
     with pytest.raises(UserError, match="batch=64"):

@@ -96,9 +96,15 @@ def _traced(network: nn.Module, x: Tensor) -> nn.Module:
             f"the features of this network cannot be traced ({first}); give one of an image space."
         ) from error
     maps: dict[int, Any] = {}
+    height, width = x.shape[-2:]
     for node in graph.nodes:
+        called = module.get_submodule(node.target) if node.op == "call_module" else node.target
+        if isinstance(called, nn.AdaptiveAvgPool2d) or called is nn.functional.adaptive_avg_pool2d:
+            break
         shape: tuple[int, ...] = tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
-        if len(shape) == 4 and node.op not in ("placeholder", "get_attr") and shape[-1] > 1:
+        if len(shape) != 4 or node.op in ("placeholder", "get_attr"):
+            continue
+        if shape[-1] > 1 and abs(shape[-2] / height - shape[-1] / width) < 1 / height:  # else channels are last
             maps[shape[-1]] = node
     (output,) = (node for node in graph.nodes if node.op == "output")
     output.args = (tuple(maps[size] for size in sorted(maps, reverse=True)),)

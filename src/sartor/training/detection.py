@@ -87,7 +87,10 @@ class Detection:
             yield (images,), boxes
 
     def loss(self, net: Callable[..., Tensor], batch: Batch) -> Tensor:
-        """SSD's: cross-entropy of default boxes, background three to one by the hardest, and smooth L1 of offsets."""
+        """SSD's: cross-entropy of default boxes, background three to one by the hardest, and smooth L1 of offsets.
+
+        A mean over the boxes of the batch; on several devices the mean of the devices' means.
+        """
         import_torchvision()
         from torchvision.models.detection._utils import BoxCoder, SSDMatcher
         from torchvision.models.detection.ssd import SSD

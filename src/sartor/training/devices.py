@@ -12,6 +12,7 @@ unless it looks for unused parameters, which it complains about on stderr when t
 from __future__ import annotations
 
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -117,7 +118,8 @@ def together(
     if devices == 1:
         yield Place(_fabric(device, precision))
         return
-    plan = _Plan(devices, device, precision, max(1, torch.get_num_threads() // devices))
+    threads = max(1, torch.get_num_threads() // devices)
+    plan = _Plan(devices, device, precision, threads, "torchvision" in sys.modules)
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
     with ExitStack() as stack:
         with tempfile.NamedTemporaryFile() as sent:  # a pipe would block for ever where a process dies before it reads
@@ -135,12 +137,13 @@ def together(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What every process is told. device: of rank 0; threads: for each process."""
+    """What every process is told. device: of rank 0; threads: for each process; torchvision: is in use."""
 
     devices: int
     device: torch.device
     precision: Precision
     threads: int
+    torchvision: bool
 
     @contextmanager
     def place(self, rank: int, store: Store) -> Iterator[Place]:
@@ -163,6 +166,8 @@ class _Plan:
 def _follow(index: int, plan: _Plan, port: int, sent: str) -> None:
     store = TCPStore(_HOST, port, is_master=False, wait_for_workers=False)
     try:
+        if plan.torchvision:
+            import_torchvision()  # what is sent may be of its modules
         with open(sent, "rb") as file:
             work = pickle.load(file)
     except Exception as error:

@@ -96,9 +96,15 @@ class Measured(Score):
 
 
 def measure_parts(space: SearchSpace, target: Target, name: str, store: Store) -> dict[str, float]:
-    """Cost of every part of a space, each measured alone: what a lookup table holds."""
-    from sartor.spaces.parts import Parts
+    """Cost of every part of a space, each measured alone: what a lookup table holds.
 
+    Raises UserError for steps of training, which are of networks: parts without weights have none.
+    """
+    from sartor.spaces.parts import Parts
+    from sartor.targets.local import STEP
+
+    if name == STEP:
+        raise UserError(f"lookup adds up parts, which have no {name} of their own; take another --predictor.")
     parts = Parts(space)
     archs = list(parts.enumerate())
     found = measure(parts, target, archs, [name], store)

@@ -56,15 +56,22 @@ def for_task(space: SearchSpace, task: Task) -> SearchSpace:
 
     if not isinstance(task, Detection) or isinstance(space, Detectors):
         return space
-    spec, (channels, edge, _) = space.spec(), task.shape
-    if "resolution" in spec:
-        space = from_spec({**spec, "resolution": edge, **({"channels": channels} if "channels" in spec else {})})
+    space = from_spec(_sized(space.spec(), task.shape[0], task.shape[1]))
     taken = [tuple(x.shape[1:]) for x in space.inputs(1)]
     if taken != [task.shape]:
         raise UserError(
-            f"space {space.name!r} takes {taken}, the images are {task.shape}; give ?resolution= to --data."
+            f"networks of space {space.name!r} take {taken}, the images are {task.shape}; give ?resolution= to --data."
         )
     return Detectors(space, task.classes)
+
+
+def _sized(spec: Mapping[str, Json], channels: int, edge: int) -> dict[str, Json]:
+    """A space for images of that size, also where it is of another space."""
+    own: dict[str, Json] = {"resolution": edge, "channels": channels, "resolutions": [edge]}
+    return {
+        name: _sized(value, channels, edge) if isinstance(value, dict) and "space" in value else own.get(name, value)
+        for name, value in spec.items()
+    }
 
 
 def method_of(source: Path) -> str:
