@@ -2,6 +2,8 @@
 
 M. Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, 6.2; W. Liu et al., "SSD: Single
 Shot MultiBox Detector", ECCV 2016. Head, boxes and extra blocks are those of torchvision's `ssdlite320`.
+Of chains of blocks the maps between blocks are taken, which are narrow; MobileNetV2 and torchvision take the expansion
+of the next block, which other blocks do not have.
 """
 
 from __future__ import annotations
