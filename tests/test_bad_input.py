@@ -149,6 +149,7 @@ CASES = [
         "nowhere no supernet spos",
     ),
     (f"search spos --space {TINY} --predictor measured --budget 1ms", 2, "measured limits 1ms auto"),
+    (f"search spos --space {TINY} --predictor measured --budget 1MMACs", 2, "measured objective"),
     (f"search lightnas --space {TINY} --predictor measured --budget 1ms", 2, "measured front"),
     ("bench order nowhere --epochs 1", 2, "nowhere"),
     (f"search supernet-shifting --space {TINY} --budget 1GMACs --set warmup=5", 2, "warmup=5 --from"),

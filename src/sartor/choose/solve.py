@@ -7,6 +7,7 @@ the true score, cut and repeated, then improved by true single and double change
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,8 @@ from sartor.choose.exact import Limit, Solution, maximise
 from sartor.choose.landing import Landing
 from sartor.choose.neighbours import linear, single_changes
 from sartor.core import Architecture, Budget, F, Landed, Score, SearchSpace, Terms, Unreachable, UserError, show
+
+logger = logging.getLogger("sartor")
 
 __all__ = ["Limit", "Solution", "best_within", "check_reachable", "land", "maximise", "reachable"]
 
@@ -65,7 +68,7 @@ def check_reachable(space: SearchSpace, budgets: Sequence[Budget], *, bind: bool
     """The range of each budget's score. Raises Unreachable when no network can land.
 
     That is when a limit lies below the range, when an `at` lies above it, or, where one has to `bind`, when every limit
-    does.
+    does; where none has to, a limit above the range is warned of.
     """
     ranges = [reachable(space, b.score) for b in budgets]
     for b, (low, high) in zip(budgets, ranges):
@@ -80,6 +83,12 @@ def check_reachable(space: SearchSpace, budgets: Sequence[Budget], *, bind: bool
             f"every network meets {b}; space {space.name!r} reaches {show(low, b.score.metric)} to "
             f"{show(high, b.score.metric)}; choose a limit within that range."
         )
+    for b, (low, high) in zip(budgets, ranges):
+        if not bind and high < b.interval[0]:
+            between = f"{show(low, b.score.metric)} to {show(high, b.score.metric)}"
+            logger.warning(
+                "every network keeps %s, space %s reaches %s: this limit decides nothing", b, space.name, between
+            )
     return ranges
 
 

@@ -180,6 +180,8 @@ def run_search(
         chooser: Any = METHODS[method]
         chooser.of(values, paper=paper).check(found_space, [])  # before anything is measured
     _check_predictor(predictor)
+    if predictor == MEASURED and not any(name not in COUNTED for name in objectives):
+        raise UserError(f"--predictor {MEASURED} is for an --objective such as latency_ms; add one, or leave it out.")
     grader, told = workflow.oracle(oracle, found_space) if oracle else (None, None)
     task = None if oracle else tasks.get(data, device)
     if task is not None:
@@ -227,9 +229,11 @@ def run_search(
 
         if name == MEASURED:
             return workflow.Measured(found_space, found_target, metric_name, store)
-        if name not in PREDICTORS and name not in ("auto", "all"):
-            return load(Path(name), space=found_space, target_id=found_target.id)
         saved = run.path / f"predictor-{metric_name}.safetensors"
+        if name not in PREDICTORS and name not in ("auto", "all"):
+            given = load(Path(name), space=found_space, target_id=found_target.id)
+            given.save(saved)  # for what is asked about the run
+            return given
         if not saved.exists():
             near = next((limit for kind, limit in map(parse_limit, limits) if kind.name == metric_name), None)
             fit = workflow.fit_predictor(
