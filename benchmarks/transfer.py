@@ -158,7 +158,9 @@ class Bench:
 
     def supernet(self, of: str, seed: int) -> dict[str, Any]:
         """SPOS on a data set, whose run keeps the supernet."""
-        return self.results.row({"what": "supernet", "to": of, "seed": seed}, lambda: self.searched("spos", of, seed))
+        cell = {"what": "supernet", "to": of, "seed": seed}
+        row = self.results.row(cell, lambda: self.searched("spos", of, seed))
+        return {key: value for key, value in row.items() if key != "cell"}
 
     def random(self, to: str, seed: int) -> list[Architecture]:
         drawn = self.space.sample(np.random.default_rng([seed, DATA.index(to)]), 1000)
