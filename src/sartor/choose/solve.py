@@ -18,10 +18,9 @@ from sartor.choose.landing import Landing
 from sartor.choose.neighbours import linear, single_changes
 from sartor.core import Architecture, Budget, F, Landed, Score, SearchSpace, Terms, Unreachable, UserError, show
 
-logger = logging.getLogger("sartor")
-
 __all__ = ["Limit", "Solution", "best_within", "check_reachable", "land", "maximise", "reachable"]
 
+logger = logging.getLogger("sartor")
 _ENUMERATE = 20_000
 _LEAST_LOG = -745.0  # of the smallest positive float64: a probability that underflowed is small, not impossible
 
@@ -77,18 +76,14 @@ def check_reachable(space: SearchSpace, budgets: Sequence[Budget], *, bind: bool
             raise Unreachable(f"no network meets {b}; space {space.name!r} reaches {between}; raise the limit.")
         if b.sense == "at" and high < b.interval[0] * (1 - 1e-9):
             raise Unreachable(f"no network costs as much as {b}; space {space.name!r} reaches {between}; lower it.")
+        if not bind and high < b.interval[0]:
+            logger.warning("every network keeps %s, this space reaches %s: the limit decides nothing", b, between)
     if bind and budgets and all(high < b.interval[0] * (1 - 1e-9) for b, (_, high) in zip(budgets, ranges)):
         b, (low, high) = budgets[0], ranges[0]
         raise Unreachable(
             f"every network meets {b}; space {space.name!r} reaches {show(low, b.score.metric)} to "
             f"{show(high, b.score.metric)}; choose a limit within that range."
         )
-    for b, (low, high) in zip(budgets, ranges):
-        if not bind and high < b.interval[0]:
-            between = f"{show(low, b.score.metric)} to {show(high, b.score.metric)}"
-            logger.warning(
-                "every network keeps %s, space %s reaches %s: this limit decides nothing", b, space.name, between
-            )
     return ranges
 
 

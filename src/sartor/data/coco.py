@@ -59,9 +59,9 @@ class DetectionSet:
 def coco(path: str, resolution: int = 320, channels: int = 3) -> DetectionSet:
     """A folder in COCO's format, all of it in memory; images are scaled to squares of that edge, and boxes with them.
 
-    The images of `instances_NAME.json` are in the folder NAME, or in `images`. What is less
-    than a pixel of a box inside the image is left out. Raises UserError for missing or several files, damaged
-    annotations or images, what does not fit in memory, and where a category of the test is not in the training.
+    The images of `instances_NAME.json` are in the folder NAME, or in `images`. Boxes of less than a pixel inside their
+    image are left out. Raises UserError for missing or several files, damaged annotations or images, what does not fit
+    in memory, and where a category of the test is not in the training.
     """
     root, edge = Path(path).expanduser(), whole("resolution", resolution, 8)
     if channels not in (1, 3):

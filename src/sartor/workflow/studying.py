@@ -32,7 +32,7 @@ def complexity_study(
 
     archs = _drawn(space, networks, seed)
     counts: dict[str, F] = {name: Complexity(space, name)(archs) for name in COUNTED}
-    weights, batch = BYTES * counts["params"], target.batch
+    weights, batch = BYTES * counts["params"], target.batch  # weights are read once for all of a batch
     counts["mem_access_bytes"] = weights + batch * (counts["mem_access_bytes"] - weights)
     counts["macs"] = batch * counts["macs"]
     counts[INTENSITY] = counts["macs"] / counts["mem_access_bytes"]
