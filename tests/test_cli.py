@@ -27,6 +27,7 @@ from sartor.core import metric
 from sartor.predictors.ridge import Ridge
 from sartor.runs import read_json, read_lines, write_json
 from sartor.spaces.complexity import Complexity
+from sartor.workflow.searching import budgets_of_run
 from tests.fakes import additive
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +211,9 @@ def test_a_search_says_what_it_found_and_how_far_from_the_budget(
     assert 0.995 * limit <= found["predicted"]["macs"] <= limit
     assert found["gap_percent"]["macs"] == pytest.approx(100 * (found["predicted"]["macs"] / limit - 1))
     assert found["measured_gap_percent"].keys() == {"latency_ms"}
+    kept = budgets_of_run(Path(found["run"]), space)  # of a predictor that was given as a file, too
+    assert [b.score.metric.name for b in kept] == ["macs", "latency_ms"]
+    assert kept[1].score([found["architecture"]])[0] == pytest.approx(found["predicted"]["latency_ms"])
     assert found["argmax"].keys() >= {"architecture", "predicted", "measured", "gap_percent", "measured_gap_percent"}
 
 
