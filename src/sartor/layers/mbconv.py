@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from sartor.layers.depthwise import DepthwiseConv2d
+from sartor.layers.pointwise import PointwiseConv2d
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -27,6 +28,8 @@ def conv_norm_act(
     conv: nn.Module
     if depthwise:
         conv = DepthwiseConv2d(outputs, kernel, stride)
+    elif kernel == 1 and stride > 1:
+        conv = PointwiseConv2d(inputs, outputs, stride)
     else:
         conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return [conv, nn.BatchNorm2d(outputs), *([act()] if act else [])]

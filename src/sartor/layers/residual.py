@@ -20,6 +20,7 @@ from torch.nn import functional
 from sartor.layers.depthwise import depthwise
 from sartor.layers.elastic import SlicedNorm
 from sartor.layers.mbconv import conv_norm_act
+from sartor.layers.pointwise import pointwise
 
 BLOCKS = ("basic", "bottleneck", "inverted")
 EXPANSION, QUARTER = 6, 4
@@ -134,7 +135,10 @@ class ElasticResidual(nn.Module):
 def _convolved(x: Tensor, conv: Any, row: Convolution) -> Tensor:
     if row.depthwise:
         return depthwise(x, conv.weight[: row.outputs], row.stride)
-    return functional.conv2d(x, conv.weight[: row.outputs, : row.inputs], None, row.stride, row.kernel // 2)
+    weight = conv.weight[: row.outputs, : row.inputs]
+    if row.kernel == 1 and row.stride > 1:
+        return pointwise(x, weight, row.stride)
+    return functional.conv2d(x, weight, None, row.stride, row.kernel // 2)
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
