@@ -92,12 +92,12 @@ def _measure(setting: dict[str, Any], device: str) -> dict[str, Any]:
         return nn.functional.cross_entropy(output, y)
 
     def drawn() -> None:
-        path = windows.path(relaxation.sample(5.0, gumbel), rng.integers(windows.sizes).tolist())
+        path = windows.path(relaxation.sample(5.0, gumbel), windows.places(rng))
         update(supernet, w, partial(supernet, path=Path(path.index)))
 
     def logits() -> None:
         supernet.requires_grad_(False)
-        path = windows.path(relaxation.sample(5.0, gumbel), rng.integers(windows.sizes).tolist())
+        path = windows.path(relaxation.sample(5.0, gumbel), windows.places(rng))
         alpha.zero_grad(set_to_none=True)
         (loss(supernet(x, path=path)) + spread(relaxation, budgets)).backward()
         settle(relaxation, budgets, aims, alpha, 0.5)
