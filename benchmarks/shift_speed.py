@@ -96,7 +96,7 @@ def main() -> None:
         def ours() -> dict[str, Any]:
             supernet = fresh()
             score = SupernetScore(space, supernet, task, limit=2)
-            shifting = Shifting(supernet, score, task, SupernetShifting(), run, 0)
+            shifting = Shifting(supernet, score, task, SupernetShifting(per="architecture", shift_lr=1e-4), run, 0)
             shifting.visit(archs[0], 0, VISITS, False)
             began = time.perf_counter()
             for i, arch in enumerate(archs[1:], 1):

@@ -57,8 +57,9 @@ from sartor.methods.spos import SPOS
 from sartor.methods.supernet_shifting import SHIFTED
 from sartor.predictors.evaluate import quality
 from sartor.quality.order import kendall
+from sartor.quality.saved import FILE
 from sartor.quality.supernet import SupernetScore
-from sartor.quality.transfer import FILE, load
+from sartor.quality.transfer import load
 from sartor.report.style import CYCLE, canvas, quiet, styled
 from sartor.runs import Run, read_json
 from sartor.spaces.complexity import Complexity
@@ -75,22 +76,23 @@ TABLES: dict[str, tuple[str, str, list[str]]] = {  # accuracy, and that of each 
     "nas-bench-201": ("nas_bench_201.parquet", "cifar10_test_acc_200ep", []),
 }
 ORDERS = ("global", f"local {MANY}", *(f"local {n}" for n in BEST[::-1]))
-PUBLISHED: dict[str, Any] = {"revisit": False}
+PUBLISHED: dict[str, Any] = {"per": "architecture", "shift_lr": 1e-4}
+REVISITING: dict[str, Any] = {**PUBLISHED, "revisit": True}
 SEARCHES: dict[str, dict[str, Any]] = {
     "spos": {},
     "spos, longer": {},
     "spos, by MACs": {"sampling": "macs"},
     "published": PUBLISHED,
-    "revisiting": {},
-    "revisiting, 1e-3": {"shift_lr": 1e-3},
-    "revisiting, 1e-2": {"shift_lr": 1e-2},
+    "revisiting": REVISITING,
+    "revisiting, 1e-3": {**REVISITING, "shift_lr": 1e-3},
+    "revisiting, 1e-2": {**REVISITING, "shift_lr": 1e-2},
     "published, 1e-3": {**PUBLISHED, "shift_lr": 1e-3},
     "published, 1e-2": {**PUBLISHED, "shift_lr": 1e-2},
     "per iteration": {**PUBLISHED, "schedule": "per_iteration"},
     "per iteration, 1e-2": {**PUBLISHED, "schedule": "per_iteration", "shift_lr": 1e-2},
     "640 a generation, 1e-2": {**PUBLISHED, "per": "generation", "shift_lr": 1e-2},
 }
-CORE = ("spos", "spos, longer", "published", "revisiting, 1e-2")
+CORE = ("spos", "spos, longer", "published", "640 a generation, 1e-2")
 REDUCED: dict[str, Any] = {
     "spaces": {"nas-bench-macro": "width=0.5&resolution=16", "nas-bench-201": "width=16&cells=1&resolution=16"},
     "data": {  # a supernet of NAS-Bench-201 that has seen fewer grades all cells alike, with or without convolutions
@@ -221,7 +223,7 @@ class Bench:
         method, own = "supernet-shifting", _own(place, name)
         if name.startswith("spos"):
             method = "spos"
-        elif options.get("revisit", True):
+        elif options.get("revisit"):
             options["iterations"] = round(visits / options["population"])
         if name == "spos, longer":  # the images of the shift go into the supernet
             options["epochs"] += round(visits * IMAGES / self.task(space).length("train"))

@@ -39,8 +39,9 @@ import sartor
 from common import CACHE, Results, interval, parser
 from sartor.core import Architecture, Budget
 from sartor.predictors.evaluate import quality
+from sartor.quality.saved import FILE
 from sartor.quality.supernet import SupernetScore
-from sartor.quality.transfer import FILE, load
+from sartor.quality.transfer import load
 from sartor.runs import Run
 from sartor.spaces.complexity import Complexity
 from sartor.training.loop import train

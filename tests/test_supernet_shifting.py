@@ -120,8 +120,8 @@ def test_without_a_rate_it_is_spos(task, limit, revisit) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"schedule": "per_iteration", "per": "generation"}, {"revisit": False}],
-    ids=["per_batch", "per_iteration", "children"],
+    [{}, {"schedule": "per_iteration"}, {"revisit": True, "per": "architecture"}],
+    ids=["per_batch", "per_iteration", "revisiting"],
 )
 def test_a_killed_search_ends_the_same_weights_included(task, limit, tmp_path, monkeypatch, settings) -> None:
     options = {"budget": limit, **SHIFT, "shift_lr": 0.05, **settings}
@@ -305,7 +305,7 @@ def test_without_calibration_what_was_said_at_the_visit_counts(task, limit, tmp_
 def test_a_supernet_of_another_space_or_none_is_refused(task, limit, tmp_path) -> None:
     sartor.search("spos", SPACE, task, budget=limit, run=tmp_path / "old", **QUICK)
     wider = spaces.get("shufflenet:tiny")
-    for space, source, words in ((wider, "old", "another space"), (SPACE, "none", "no supernet")):
+    for space, source, words in ((wider, "old", "another space"), (SPACE, "none", "no run")):
         with pytest.raises(UserError, match=words):
             sartor.search("supernet-shifting", space, task, budget="1GMACs", source=str(tmp_path / source), **SHIFT)
 
@@ -352,13 +352,22 @@ def test_the_command_line_measures_objectives_and_transfers(tmp_path: Path, monk
     )
     assert first.exit_code == 0, first.output
     said = json.loads(first.stdout)
-    assert all(point["latency_ms"] > 0 for point in said["extras"]["front"])
+    assert all(point["latency_ms"] > 0 and "accuracy" in point for point in said["front"])
+    member = json.loads((tmp_path / "old" / said["front"][0]["file"]).read_text())
+    assert member["architecture"] == said["front"][0]["architecture"]
+    assert said["landing"] is None
+    assert said["score"]["accuracy"] > 0
     assert said["predicted"]["latency_ms"] > 0
     second = run_cli(
         "search", "supernet-shifting", *common, *quick, "--set", "samples=32", "--budget", "1GMACs", "--from", "old",
         "--run", "new",
     )  # fmt: skip
     assert second.exit_code == 0, second.output
+    wider = [word.replace("width=0.5", "width=1") for word in common]
+    apart = run_cli("search", "supernet-shifting", *wider, *quick, "--budget", "1GMACs", "--from", "old")
+    assert "width 0.5 (here: 1.0)" in str(apart.exception)
+    nothing = run_cli("search", "supernet-shifting", *common, *quick, "--budget", "1GMACs", "--from", "no-run")
+    assert "no-run is no run" in str(nothing.exception)
     assert json.loads(second.stdout)["extras"]["images"]["supernet"] == 0
     third = run_cli("bench", "order", "new", "--data", "digits", "--epochs", "1", "--networks", "10", "--json")
     assert third.exit_code == 0, third.output

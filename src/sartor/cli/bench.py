@@ -156,10 +156,16 @@ def order(
 
     Example: sartor bench order runs/mine --data cifar10:PATH --table FILE --accuracy cifar10_test_acc_200ep
     """
+    from sartor.quality.saved import of_run
+
+    graded = table is not None and accuracy is not None
+    if (graded == (epochs is not None)) or ((table is None) != (accuracy is None)):
+        raise UserError("the truth is --table FILE with --accuracy COLUMN, or --epochs N of training; give one.")
+    supernet = of_run(source)
+
     from sartor import tables, tasks, workflow
     from sartor.core import Score
     from sartor.quality.trained import TrainedScore
-    from sartor.quality.transfer import of_run
     from sartor.training.recipe import Recipe
     from sartor.training.tasks import for_search
 
@@ -168,17 +174,16 @@ def order(
     workflow.fits_task(space, task)
     view = for_search(task)
     told: dict[str, Json]
-    if table is not None and accuracy is not None and epochs is None:
+    if table is not None and accuracy is not None:
         truth: Score = tables.load(space, table).score(accuracy)
         told = {"table": digest(table), "column": accuracy}
-    elif epochs is not None and table is None and accuracy is None:
-        truth, told = TrainedScore(space, view, Recipe(epochs=epochs), seed=seed), {"epochs": epochs}
     else:
-        raise UserError("the truth is --table FILE with --accuracy COLUMN, or --epochs N of training; give one.")
+        assert epochs is not None
+        truth, told = TrainedScore(space, view, Recipe(epochs=epochs), seed=seed), {"epochs": epochs}
     identity = {
         "verb": "bench",
         "name": "order",
-        "of": {"run": str(source.resolve()), "supernet": digest(of_run(str(source)))},
+        "of": {"run": str(source.resolve()), "supernet": digest(supernet)},
         "data": task.describe(),
         "truth": told,
         "networks": networks,

@@ -135,7 +135,9 @@ def emit(result: Json, as_json: bool) -> None:
 def _table(rows: Sequence[Mapping[str, Json]]) -> Any:
     from rich.table import Table
 
-    keys = dict.fromkeys(key for row in rows for key in row if key not in ("space", "schema", "choices"))
+    keys = dict.fromkeys(
+        key for row in rows for key in row if key not in ("space", "schema", "choices", "architecture")
+    )
     columns = sorted(keys, key=lambda key: key not in ("block", "network", "predictor"))  # what a row is about
     table = Table()
     for c in columns:  # long words, as paths are, go on in the next line

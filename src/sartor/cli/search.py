@@ -30,29 +30,6 @@ Targets = Annotated[
         "search a group of devices that agree, then a scaled network for each; a budget for one is TARGET:20ms.",
     ),
 ]
-Objectives = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--objective",
-        help="A cost that a method weighs where it has no limit, or that a front is wanted of: latency_ms, macs. "
-        "Repeatable.",
-    ),
-]
-Oracle = Annotated[
-    str | None,
-    typer.Option(
-        help="FILE.py:FUNCTION[?metric=accuracy] that grades networks instead of a supernet trained on the data, for "
-        "methods that ask; it gets the space and an architecture.",
-    ),
-]
-
-
-From = Annotated[
-    Path | None,
-    typer.Option(
-        "--from", help="A run whose supernet is taken instead of training one; on other data with a new classifier."
-    ),
-]
 
 
 def add(app: typer.Typer) -> None:
@@ -66,10 +43,31 @@ def add(app: typer.Typer) -> None:
 
 
 def _add(group: typer.Typer, method: str) -> None:
+    kind = SETTINGS[method]
+    objectives: Any = typer.Option(
+        None,
+        "--objective",
+        help="A cost that a front is wanted of, or that is weighed where it has no limit: latency_ms, macs. "
+        "Repeatable.",
+        hidden=not (kind.fronts or kind.weighs),
+    )
+    oracles: Any = typer.Option(
+        None,
+        help="FILE.py:FUNCTION[?metric=accuracy] that grades networks instead of a supernet trained on the "
+        "data; it gets the space and an architecture.",
+        hidden=not kind.asks,
+    )
+    sources: Any = typer.Option(
+        None,
+        "--from",
+        help="A run whose supernet is taken instead of training one; on other data with a new classifier.",
+        hidden=not kind.transfers,
+    )
+
     def search(
         space: Space,
         budget: Budgets = None,
-        objective: Objectives = None,
+        objective: list[str] | None = objectives,
         data: Data = "digits",
         target: Targets = None,
         predictor: Annotated[
@@ -81,8 +79,8 @@ def _add(group: typer.Typer, method: str) -> None:
         ] = "auto",
         samples: Samples = 1000,
         two_sided: Annotated[bool, typer.Option("--two-sided", help="Land within 0.5 % on both sides.")] = False,
-        oracle: Oracle = None,
-        from_: From = None,
+        oracle: str | None = oracles,
+        from_: Path | None = sources,
         paper: Annotated[bool, typer.Option("--paper", help="Every setting as published.")] = False,
         set_: Set = None,
         config: Config = None,
@@ -176,6 +174,7 @@ def run_search(
     from sartor.spaces.complexity import Complexity
 
     found_space, found_target = spaces.get(space), targets.get(target)
+    engine.follows(found_space)
     if not limits:
         chooser: Any = METHODS[method]
         chooser.of(values, paper=paper).check(found_space, [])  # before anything is measured

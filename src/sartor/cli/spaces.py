@@ -24,10 +24,8 @@ def add(app: typer.Typer) -> None:
         from sartor.spaces import SPACES, get
 
         if reference is None:
-            from sartor.spaces.mobilenet import PRESETS
-
-            presets = {"mobilenet": list(PRESETS), "uniform": list(PRESETS)}
-            emit({"verb": "spaces", "spaces": {name: presets.get(name, []) for name in SPACES}}, json)
+            presets = {name: list(getattr(SPACES[name], "presets", ())) for name in SPACES}
+            emit({"verb": "spaces", "spaces": presets}, json)
             return
         space = get(reference)
         result = {

@@ -69,6 +69,8 @@ class SearchSpace(ABC):
     """
 
     slots: tuple[Slot, ...]
+    presets: tuple[str, ...] = ()
+    """Names of ready-made forms, as in NAME:PRESET."""
     local_parts: bool = False
     """True when the part of a slot depends on that slot's choice alone, so that costs counted per part add up."""
     chained_parts: bool = False

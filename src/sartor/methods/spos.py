@@ -39,8 +39,9 @@ from sartor.choose.solve import check_reachable, some_within, standing
 from sartor.core import Architecture, Budget, F, Found, Json, Metric, Score, SearchSpace, Task, Unreachable, UserError
 from sartor.core.units import QUALITIES
 from sartor.methods.settings.spos import SPOSSettings
+from sartor.quality.saved import FILE
 from sartor.quality.supernet import Draw, Remembered, SupernetScore, stratified, train_supernet, uniform
-from sartor.quality.transfer import FILE, save
+from sartor.quality.transfer import save
 from sartor.runs import Run, Stateful, write_json
 from sartor.spaces.complexity import Complexity
 from sartor.training.optimise import images_per_epoch

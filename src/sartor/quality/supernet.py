@@ -14,6 +14,7 @@ from torch import nn
 
 from sartor.core import Architecture, F, Optimiser, Path, Score, SearchSpace, Task, UserError
 from sartor.core.memory import image_layout
+from sartor.core.progress import progress
 from sartor.quality.blocks import additive_macs, base_network
 from sartor.runs import Run
 from sartor.supernet import recalibrated
@@ -171,7 +172,8 @@ class Remembered(Score):
         known = [self.space.canonical(arch) for arch in archs]
         keys = {arch: " ".join(map(str, arch)) for arch in known}
         new = [arch for arch, key in keys.items() if not self.run.remembers(key)]
-        for i in range(0, len(new), self.at_once):
+        starts = range(0, len(new), self.at_once)
+        for i in progress(starts, f"{self.run.path.name}: networks graded", len(starts)) if len(starts) > 1 else starts:
             some = new[i : i + self.at_once]
             for arch, value in zip(some, self.score(some), strict=True):
                 number = float(value) if np.isfinite(value) else None

@@ -15,7 +15,6 @@ from sartor.quality.supernet import Draw
 from sartor.runs import Run, write_atomic
 from sartor.training.optimise import make_optimiser
 
-FILE = "supernet.safetensors"
 _DATA = "data"
 _OTHERWISE = ("examples", "split_seed", "label_smoothing")
 
@@ -46,14 +45,6 @@ def _told(task: Task) -> str:
     """What the classifier is of: the data, however they are split and whatever the loss is."""
     of = {key: value for key, value in task.describe().items() if key not in _OTHERWISE}
     return json.dumps(of, sort_keys=True)
-
-
-def of_run(directory: str) -> FilePath:
-    """Where a run's supernet is. Raises UserError where there is none."""
-    file = FilePath(directory).expanduser() / "search" / FILE
-    if not file.exists():
-        raise UserError(f"{directory} has no supernet ({file}); give a run of spos or supernet-shifting.")
-    return file
 
 
 def load(supernet: Any, file: FilePath, *, classes: int | None = None) -> list[str]:

@@ -27,6 +27,8 @@ def front(search: Recorded) -> str:
         f"{named} and {words.noun(quality)} together; the {words.noun(quality)} is "
         f"{search.front['by']}, before the network is trained. Diamond: the network chosen."
     )
+    if search.get("front"):
+        caption += f" sartor train {search.name}/front/N.json trains the N-th by {words.noun(cost)}."
     drawn = _front(points, cost, quality, chosen, limit, joined=not others)
     return html.picture(drawn, f"Pareto front of {search.name}", caption, "half")
 

@@ -99,6 +99,8 @@ def _evolved(search: Recorded, generations: Sequence[Line]) -> str:
     )
     if proxy == "bte-clipped" and settings.get("seeds") == 1:
         caption += " What could no longer be among the kept was not trained on, and stands at the most it could reach."
+    if settings.get("source"):
+        caption += f" The supernet is the one of {settings['source']}."
     drawn = figures.evolution(generations, label, before)
     return html.picture(drawn, f"Evolution of {search.name}", caption) + _landing(search)
 

@@ -95,6 +95,7 @@ class MobileNet(ChainSpace):
     dropout: before the classifier.
     """
 
+    presets = tuple(PRESETS)
     local_parts = True
 
     def __init__(

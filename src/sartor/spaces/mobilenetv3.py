@@ -82,6 +82,7 @@ class MobileNetV3(ChainSpace):
     classifier.
     """
 
+    presets = tuple(PRESETS)
     local_parts = True
 
     def __init__(

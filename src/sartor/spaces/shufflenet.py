@@ -50,6 +50,7 @@ class ShuffleNet(ChainSpace):
     channels, rounded to multiples of 8; dropout: before the classifier, which has no bias.
     """
 
+    presets = tuple(PRESETS)
     local_parts = True
 
     def __init__(

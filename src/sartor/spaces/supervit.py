@@ -77,6 +77,7 @@ class SuperViT(ChainSpace):
     """
 
     chained_parts = True
+    presets = tuple(STRIDES)
     optimiser: Optimiser = "adamw"
 
     def __init__(

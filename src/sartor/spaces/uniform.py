@@ -21,6 +21,8 @@ class Uniform(ChainSpace):
     (resolutions default to the preset's alone); the other options are those of `MobileNet`.
     """
 
+    presets = MobileNet.presets
+
     def __init__(
         self,
         preset: str = "lightnas",

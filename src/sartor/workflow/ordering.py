@@ -31,8 +31,9 @@ def order_report(
     from sartor.methods.supernet_shifting import SHIFTED
     from sartor.quality.order import kendall
     from sartor.quality.sampling import admissible
+    from sartor.quality.saved import of_run
     from sartor.quality.supernet import Remembered
-    from sartor.quality.transfer import of_data, of_run
+    from sartor.quality.transfer import of_data
 
     space, _ = load_architecture(source)
     budgets, rng = budgets_of_run(source, space), run.rng("networks")

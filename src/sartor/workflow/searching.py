@@ -143,6 +143,7 @@ def search(
     given = [budget] if isinstance(budget, Budget | str) else list(budget)
     budgets = [b if isinstance(b, Budget) else budgets_of([b], {}, space, False)[0] for b in given]
     one_a_metric(budgets)
+    engine.follows(space)
     engine.check(space, budgets)
     view = None
     if task is not None:
@@ -170,8 +171,13 @@ def search(
 
 
 def keep(found: Found, path: Path) -> None:
-    """Write what was found, `architecture.json`; of a space of spaces also the space, `elite.json`."""
+    """Write what was found, `architecture.json`.
+
+    Of a front also its members, `front/1.json` and so on; of a space of spaces the space, `elite.json`.
+    """
     write_json(path / "architecture.json", found.space.to_json(found.architecture))
+    for i, point in enumerate(found.extras.get("front", []), 1):
+        write_json(path / "front" / f"{i}.json", found.space.to_json(point["architecture"]))
     if isinstance(found.space, Windows):
         write_json(path / "elite.json", found.space.elite(found.architecture).spec())
 
@@ -193,7 +199,12 @@ def describe_found(
         named = [(b, b.score.metric.name, costs.get(b.score.metric.name)) for b in found.budgets]
         return {name: b.gap_percent(cost) for b, name, cost in named if cost is not None}
 
-    chosen = found.space.to_json(found.architecture)
+    chosen, extras = found.space.to_json(found.architecture), dict(found.extras)
+    front = [
+        {"network": i, extras["quality"]: point["quality"], **{k: v for k, v in point.items() if k != "quality"},
+         "file": f"front/{i}.json"}
+        for i, point in enumerate(extras.pop("front", []), 1)
+    ]  # fmt: skip
     return {
         "method": found.method,
         "space": chosen["space"],
@@ -215,8 +226,10 @@ def describe_found(
             "gap_percent": gaps(found.argmax.predicted),
             "measured_gap_percent": gaps(measured[1]),
         },
-        "landing": found.winner.status,
+        "landing": found.winner.status if found.budgets else None,
         "feasible": found.feasible,
-        "extras": dict(found.extras),
+        **({"score": {str(extras["quality"]): extras["score"]}} if {"quality", "score"} <= extras.keys() else {}),
+        **({"front": front} if front else {}),
+        "extras": extras,
         "settings": settings,
     }

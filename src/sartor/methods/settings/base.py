@@ -58,6 +58,9 @@ class Settings(BaseModel):
         It needs neither space nor scores, so that nothing has to be measured before.
         """
 
+    def follows(self, space: SearchSpace) -> None:
+        """Raise UserError where what it begins with is of another space; no data are needed."""
+
     def suits(self, space: SearchSpace, task: Task) -> None:
         """Raise UserError for settings that this space or these data do not allow, before anything is measured."""
 

@@ -29,11 +29,12 @@ class SupernetShiftingSettings(SPOSSettings):
         description="with source: first steps, on random paths, that train the classifier's weights alone (ours)",
     )
     warmup_lr: float = Field(0.1, gt=0, description="of those (ours)")
-    shift_lr: float = Field(1e-4, ge=0, description="of the shift; 0: the weights stay")
+    shift_lr: float = Field(1e-2, ge=0, description="of the shift (ours); 0: the weights stay; paper: 1e-4")
     samples: int = Field(640, ge=2, description="images that the supernet is shifted on")
-    per: Literal["architecture", "generation"] = Field(
-        "architecture",
-        description="so many images for each network that is visited, or about so many for all of a generation",
+    per: Literal["architecture", "generation"] | None = Field(
+        None,
+        description="so many images for each network that is visited (paper), or about so many for all of a "
+        "generation; default a generation (ours), with source a network",
     )
     calibration: int = Field(
         4,
@@ -47,27 +48,37 @@ class SupernetShiftingSettings(SPOSSettings):
         "per_batch",
         description="an update after each batch of 32, or one a generation by the mean gradient (abstract)",
     )
-    revisit: bool = Field(
-        True, description="networks that stay are shifted on and graded in each generation (ours); paper: false"
-    )
+    revisit: bool = Field(False, description="networks that stay are shifted on and graded in each generation (ours)")
 
     def sensible(self, limits: int, objectives: int) -> None:
         super().sensible(limits, objectives)
+        if self.source is not None:
+            from sartor.quality.saved import of_run
+
+            of_run(self.source)
         if self.warmup and self.source is None:
             raise UserError(
                 f"warmup={self.warmup} is of a classifier that --from replaces; give --from, or leave it out."
             )
 
+    def follows(self, space: SearchSpace) -> None:
+        if self.source is not None:
+            from sartor.quality.saved import same_space
+
+            same_space(self.source, space)
+
     def suits(self, space: SearchSpace, task: Task) -> None:
         super().suits(space, task)
         if self.source is not None:  # refused before anything is measured
-            from sartor.quality.transfer import load, of_run
+            from sartor.quality.saved import of_run
+            from sartor.quality.transfer import load
 
             load(space.supernet(), of_run(self.source), classes=self.replaced(task))
 
     def replaced(self, task: Task) -> int | None:
         """Classes of a new classifier; None where the supernet of `source` was trained on these data."""
-        from sartor.quality.transfer import of_data, of_run
+        from sartor.quality.saved import of_run
+        from sartor.quality.transfer import of_data
 
         if of_data(of_run(str(self.source)), task):
             if self.warmup:
@@ -82,4 +93,5 @@ class SupernetShiftingSettings(SPOSSettings):
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
-        return super().paper(**{"revisit": False, "calibration": 0, "valid_batches": 24, **changes})
+        published = {"shift_lr": 1e-4, "per": "architecture", "calibration": 0, "valid_batches": 24}
+        return super().paper(**{**published, **changes})
