@@ -76,7 +76,17 @@ def add(app: typer.Typer) -> None:
                 "file": str(opened.path / "predictor.safetensors"),
                 **{
                     k: found.report[k]
-                    for k in ("space", "target", "metric", "samples", "failed", "left_out", "noise_floor", "rows")
+                    for k in (
+                        "space",
+                        "target",
+                        "metric",
+                        "samples",
+                        "failed",
+                        "left_out",
+                        "range",
+                        "noise_floor",
+                        "rows",
+                    )
                 },
             }
 
@@ -98,7 +108,9 @@ def show(report: dict[str, Json]) -> None:
     from rich.table import Table
 
     unit, floor = report["unit"], report["noise_floor"]
-    title = f"{report['metric']} held out" + (f", noise floor {floor:.3g} {unit}" if floor else "")
+    low, high = report["range"] or (None, None)
+    title = f"{report['metric']}" + (f", {low:.3g} to {high:.3g} {unit}," if high else "") + " held out"
+    title += f", noise floor {floor:.3g} {unit}" if floor else ""
     title += f"; {report['left_out']} networks far from the limit left out" if report["left_out"] else ""
     table = Table(title=title)
     columns = ("rmse", "mae", "kendall", "spearman", "within_5", "within_10")

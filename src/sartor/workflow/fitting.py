@@ -114,6 +114,7 @@ def fit_predictor(
         "target": target.id,
         "space": space.spec(),
         "default": chosen,
+        "range": [min(values), max(values)],
         "noise_floor": floor,
         "samples": len(archs),
         "failed": failed,
