@@ -29,15 +29,15 @@ from typing import Any
 import numpy as np
 import torch
 
+import bench
 import networks
 import sartor
-from common import CACHE, RESULTS, Results, interval, measured_on, parser
+from common import RESULTS, interval, parser
 from sartor import workflow
 from sartor.core import Architecture
 from sartor.runs import Run, read_json
 from sartor.spaces.grafts import Grafts
 from sartor.spaces.unfolded import Unfolded
-from sartor.targets.store import Store
 from sartor.training.loop import train
 from sartor.training.recipe import Recipe
 
@@ -68,39 +68,23 @@ def main() -> None:
     options.add_argument("--seed", type=int, choices=SEEDS, action="append", help="default all")
     options.add_argument("--network", choices=NETWORKS, action="append", help="of the trainings, default all")
     given = options.parse_args()
-    bench = Bench(FULL if given.full else REDUCED, f"deployment{'_full' if given.full else ''}")
+    own = Bench(FULL if given.full else REDUCED, f"deployment{'_full' if given.full else ''}")
     for stage in given.stage or STAGES:
         if stage == "latency":
             for runtime in ("onnxruntime", "torch"):
-                bench.results.row({"what": stage, "runtime": runtime}, partial(bench.latency, runtime))
+                own.results.row({"what": stage, "runtime": runtime}, partial(own.latency, runtime))
             continue
         for seed in given.seed or SEEDS:
             for name in given.network or NETWORKS:
-                bench.results.row({"what": stage, "network": name, "seed": seed}, partial(bench.trained, name, seed))
-    bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
+                own.results.row({"what": stage, "network": name, "seed": seed}, partial(own.trained, name, seed))
+    own.results.summarise(**summary(own.results.data["rows"], own.setting["floor"]))
 
 
-class Bench:
+class Bench(bench.Bench):
     """The networks, each a space of grafts, so that all are measured in one sitting."""
 
     def __init__(self, setting: dict[str, Any], name: str) -> None:
-        torch.set_num_threads(1)
-        self.setting, self.files = setting, CACHE / name
-        self.files.mkdir(parents=True, exist_ok=True)
-        root, device = os.environ.get("SARTOR_DATA", "../shared/data"), "cuda" if torch.cuda.is_available() else "cpu"
-        self.task: Any = sartor.tasks.get(setting["data"].format(data=root), device)
-        self.store = Store(self.files / "measurements.db")
-        target = sartor.targets.get("onnxruntime:cpu?threads=1")
-        self.results = Results(
-            name,
-            "what folding and 8 bits are worth, and cost",
-            {
-                **setting,
-                "target": measured_on(name, target.id),
-                "data_name": self.task.describe(),
-                "seeds": SEEDS,
-            },
-        )
+        super().__init__(setting, name, "what folding and 8 bits are worth, and cost", SEEDS)
 
     def member(self, name: str, seed: int, *, trained: bool) -> tuple[Grafts, Architecture]:
         function = "mobilenet_v2" if name == "domino" else name
@@ -129,8 +113,7 @@ class Bench:
             mine: list[Any] = members
             if form == "as trained":
                 mine = [(Unfolded(space), arch) for space, arch in members]
-            rows = workflow.compare(mine, target, ["latency_ms"], self.store, f"{runtime} {form}")
-            out[form] = dict(zip(NETWORKS, [row["latency_ms"] for row in rows]))
+            out[form] = dict(zip(NETWORKS, self.times(mine, f"{runtime} {form}", target)))
         return out
 
     def trained(self, name: str, seed: int) -> dict[str, Any]:

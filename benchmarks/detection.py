@@ -16,8 +16,6 @@ Reduced: 48 px, 2,000 canvases, half the width. Full: 96 px, 20,000, width 1, on
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
+import bench
 import sartor
-from common import CACHE, RESULTS, Results, interval, measured_on, parser
-from sartor import workflow
+from common import CACHE, RESULTS, interval, parser
 from sartor.core import Architecture, SearchSpace
 from sartor.data.vision import resize
-from sartor.runs import Run, read_json
+from sartor.runs import read_json
 from sartor.spaces.detectors import Detectors
 from sartor.spaces.mobilenet import OPERATORS
-from sartor.targets.store import Store
-from sartor.training.recipe import Recipe
 
 SEEDS, STAGES = (0, 1, 2), ("sitting", "train")
 ITEMS, BRIGHT, OVERLAP = (1, 3), 40, 0.1  # on a canvas; pixels that are of an item; of boxes, at most
@@ -62,43 +58,29 @@ def main() -> None:
     options.add_argument("--seed", type=int, choices=SEEDS, action="append", help="default all")
     options.add_argument("--network", action="append", help="of the trainings, such as 'lightnet 0.19', default all")
     given = options.parse_args()
-    bench = Bench(FULL if given.full else REDUCED, f"detection{'_full' if given.full else ''}")
+    own = Bench(FULL if given.full else REDUCED, f"detection{'_full' if given.full else ''}")
     for stage in given.stage or STAGES:
         if stage == "sitting":
-            bench.results.row({"what": stage}, bench.sitting)
+            own.results.row({"what": stage}, own.sitting)
             continue
         for seed in given.seed or SEEDS:
-            for name in bench.members(seed):
+            for name in own.members(seed):
                 if name in (given.network or [name]):
                     cell = {"what": stage, "network": name, "seed": seed}
-                    bench.results.row(cell, partial(bench.trained, name, seed))
-    bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
+                    own.results.row(cell, partial(own.trained, name, seed))
+    own.results.summarise(**summary(own.results.data["rows"], own.setting["floor"]))
 
 
-class Bench:
+class Bench(bench.Bench):
     """The canvases, and the detectors."""
 
     def __init__(self, setting: dict[str, Any], name: str) -> None:
-        torch.set_num_threads(1)
-        self.setting, self.files = setting, CACHE / name
-        self.files.mkdir(parents=True, exist_ok=True)
-        self.root, device = Path(os.environ.get("SARTOR_DATA", "../shared/data")), _device()
-        self.target = sartor.targets.get("onnxruntime:cpu?threads=1")
-        folder = self.files / "canvases"
+        folder = CACHE / name / "canvases"
         if not (folder / "annotations" / "instances_val.json").exists():
-            make(folder, self.root, setting)
-        self.task: Any = sartor.tasks.get(f"coco:{folder}?resolution={setting['edge']}", device)
+            make(folder, bench.DATA, setting)
+        goal = "LightNets ahead of MobileNetV2 of the same latency as backbones"
+        super().__init__(setting, name, goal, SEEDS, data=f"coco:{folder}?resolution={setting['edge']}")
         self.found = read_json(RESULTS / "accuracy.json")["rows"]
-        self.results = Results(
-            name,
-            "LightNets ahead of MobileNetV2 of the same latency as backbones",
-            {
-                **setting,
-                "target": measured_on(name, self.target.id),
-                "data_name": self.task.describe(),
-                "seeds": SEEDS,
-            },
-        )
 
     def members(self, seed: int) -> dict[str, tuple[SearchSpace, Architecture]]:
         """Detectors by name. Widths are of the same networks for all seeds."""
@@ -116,23 +98,14 @@ class Bench:
     def sitting(self) -> dict[str, Any]:
         """Milliseconds of whole detectors by seed and name."""
         every = {(seed, name): member for seed in SEEDS for name, member in self.members(seed).items()}
-        with Store(self.files / "measurements.db") as store:
-            rows = workflow.compare(list(every.values()), self.target, ["latency_ms"], store, "detectors")
         out: dict[str, dict[str, float | None]] = {}
-        for (seed, name), row in zip(every, rows):
-            out.setdefault(str(seed), {})[name] = row["latency_ms"]
+        for (seed, name), ms in zip(every, self.times(list(every.values()), "detectors")):
+            out.setdefault(str(seed), {})[name] = ms
         return {"latency_ms": out}
 
     def trained(self, name: str, seed: int) -> dict[str, Any]:
-        space, arch = self.members(seed)[name]
-        recipe = Recipe().override(self.setting["recipe"])
-        with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch) / "run", {"of": "detection"}, seed) as run:
-            found = workflow.train_network(space, arch, self.task, recipe, run)
+        found = self.train(*self.members(seed)[name], seed)
         return {"ap": found["value"], "macs": found["macs"], "params": found["params"]}
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 # ---------------------------------------------------------------------- canvases

@@ -18,7 +18,6 @@ trained.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -27,14 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 
+import bench
 import sartor
-from common import CACHE, Results, interval, measured_on, parser
+from common import interval, parser
 from sartor import workflow
 from sartor.choose.solve import reachable
 from sartor.core import Architecture, Budget
 from sartor.predictors import load
 from sartor.runs import Run
-from sartor.targets.store import Store
 from sartor.training.loop import train
 from sartor.training.recipe import Recipe
 
@@ -64,62 +63,40 @@ def main() -> None:
     options.add_argument("--seed", type=int, choices=SEEDS, action="append", help="default all")
     options.add_argument("--share", type=float, choices=SHARES, action="append", help="of the range, default all")
     given = options.parse_args()
-    bench = Bench(FULL if given.full else REDUCED, f"eight_bits{'_full' if given.full else ''}")
+    own = Bench(FULL if given.full else REDUCED, f"eight_bits{'_full' if given.full else ''}")
     cells = [{"share": share, "seed": seed} for share in given.share or SHARES for seed in given.seed or SEEDS]
     for stage in given.stage or STAGES:
         if stage == "fit":
-            for precision in bench.targets:
-                bench.row({"what": stage, "precision": precision}, partial(bench.fit, precision))
+            for precision in own.targets:
+                own.row({"what": stage, "precision": precision}, partial(own.fit, precision))
         elif stage == "sitting":
             for share in given.share or SHARES:
-                bench.row({"what": stage, "share": share}, partial(bench.sitting, share))
+                own.row({"what": stage, "share": share}, partial(own.sitting, share))
         elif stage == "search":
             for cell in cells:
-                bench.row({"what": stage, **cell}, partial(bench.search, **cell))
+                own.row({"what": stage, **cell}, partial(own.search, **cell))
         else:
             for cell in cells:
                 for way in WAYS:
-                    bench.row({"what": stage, "way": way, **cell}, partial(bench.trained, way, **cell))
-    bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
+                    own.row({"what": stage, "way": way, **cell}, partial(own.trained, way, **cell))
+    own.results.summarise(**summary(own.results.data["rows"], own.setting["floor"]))
 
 
-class Bench:
+class Bench(bench.Bench):
     """The stages; each reads the rows of those before it."""
 
     def __init__(self, setting: dict[str, Any], name: str) -> None:
-        torch.set_num_threads(1)
-        self.setting, self.files = setting, CACHE / name
-        self.files.mkdir(parents=True, exist_ok=True)
-        root, device = os.environ.get("SARTOR_DATA", "../shared/data"), "cuda" if torch.cuda.is_available() else "cpu"
-        self.task: Any = sartor.tasks.get(setting["data"].format(data=root), device)
+        goal = "more accurate 8-bit networks at equal 8-bit latency than by quantising what was found for fp32"
+        super().__init__(setting, name, goal, SEEDS, target=f"{bench.TARGET}&precision=int8", shares=SHARES)
         self.space: Any = sartor.spaces.get(setting["space"])
-        self.targets = {p: sartor.targets.get(f"onnxruntime:cpu?threads=1&precision={p}") for p in ("fp32", "int8")}
-        self.results = Results(
-            name,
-            "more accurate 8-bit networks at equal 8-bit latency than by quantising what was found for fp32",
-            {
-                **setting,
-                "target": measured_on(name, self.targets["int8"].id),
-                "data_name": self.task.describe(),
-                "seeds": SEEDS,
-                "shares": SHARES,
-            },
-        )
-        self.row = self.results.row
-
-    def needed(self, **cell: Any) -> dict[str, Any]:
-        row = self.results.get(cell)
-        if row is None:
-            raise SystemExit(f"{cell} is missing: run the stage before.")
-        return row
+        self.targets = {"fp32": sartor.targets.get(bench.TARGET), "int8": self.target}
 
     def file(self, precision: str) -> Path:
         return self.files / f"latency-{precision}.safetensors"
 
     def fit(self, precision: str) -> dict[str, Any]:
-        with Store(self.files / "measurements.db") as store:
-            options: dict[str, Any] = {"samples": self.setting["samples"], "store": store}
-            fit = workflow.fit_predictor("auto", self.space, self.targets[precision], **options)
+        options: dict[str, Any] = {"samples": self.setting["samples"], "store": self.store}
+        fit = workflow.fit_predictor("auto", self.space, self.targets[precision], **options)
         fit.predictor.save(self.file(precision))
         return {"default": fit.report["default"], "rows": fit.report["rows"]}
 
@@ -150,11 +127,9 @@ class Bench:
             for way in WAYS
         }
         out: dict[str, Any] = {}
-        with Store(self.files / "measurements.db") as store:
-            for precision, target in self.targets.items():
-                members = [(self.space, arch) for arch in archs.values()]
-                rows = workflow.compare(members, target, ["latency_ms"], store, f"winners {share}")
-                out[precision] = [[*key, row["latency_ms"]] for key, row in zip(archs, rows)]
+        for precision, target in self.targets.items():
+            ms = self.times([(self.space, arch) for arch in archs.values()], f"winners {share}", target)
+            out[precision] = [[*key, value] for key, value in zip(archs, ms)]
         return out
 
     def trained(self, way: str, share: float, seed: int) -> dict[str, Any]:

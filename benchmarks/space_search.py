@@ -30,7 +30,6 @@ published, on a GPU; at 12 pixels as well, since at 32 the largest network has 1
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -41,8 +40,9 @@ from typing import Any
 import numpy as np
 import torch
 
+import bench
 import sartor
-from common import CACHE, RESULTS, Results, interval, measured_on, parser
+from common import RESULTS, interval, parser
 from sartor import workflow
 from sartor.core import Architecture, Budget, F, Score, Unreachable
 from sartor.core.score import TermScore
@@ -56,7 +56,6 @@ from sartor.runs import Run, read_json, read_lines
 from sartor.spaces.complexity import Complexity
 from sartor.spaces.expanded import Expanded
 from sartor.spaces.windows import Windows, mean
-from sartor.targets.store import Store
 from sartor.training.loop import train
 from sartor.training.recipe import Recipe
 from sartor.training.tasks import for_search
@@ -113,64 +112,39 @@ def main() -> None:
         out = Path(__file__).parent.parent / "docs" / "img" / "space_search.svg"
         drawn(read_json(RESULTS / f"{name}.json")).savefig(out, facecolor="white")
         return
-    bench = Bench(FULL if given.full else REDUCED, name)
+    own = Bench(FULL if given.full else REDUCED, name)
     for stage in given.stage or STAGES:
         if stage == "no task":
             for way in NO_TASK:
                 for target in range(12):
-                    bench.row({"what": stage, "way": way, "target": target}, partial(bench.no_task, way, target))
+                    own.row({"what": stage, "way": way, "target": target}, partial(own.no_task, way, target))
             continue
         for seed in given.seed or SEEDS:
             if stage == "supernet":
-                bench.row({"what": stage, "seed": seed}, partial(bench.supernet, seed))
+                own.row({"what": stage, "seed": seed}, partial(own.supernet, seed))
                 continue
             if stage == "growing":
-                for size in range(len(bench.setting["growing"]) + 2):
-                    bench.row({"what": stage, "seed": seed, "size": size}, partial(bench.growing, seed, size))
+                for size in range(len(own.setting["growing"]) + 2):
+                    own.row({"what": stage, "seed": seed, "size": size}, partial(own.growing, seed, size))
                 continue
             for kind in given.kind or KINDS:
                 for way in [w for w in WAYS[kind] if w in (given.way or WAYS[kind])]:
                     if (stage, way) in NOT or (stage == "measured" and kind == "macs"):
                         continue
-                    for budget in given.budget or range(len(bench.setting["budgets"])):
+                    for budget in given.budget or range(len(own.setting["budgets"])):
                         cell = {"kind": kind, "way": way, "seed": seed, "budget": budget}
-                        bench.row({"what": stage, **cell}, partial(getattr(bench, stage), **cell))
-    bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
+                        own.row({"what": stage, **cell}, partial(getattr(own, stage), **cell))
+    own.results.summarise(**summary(own.results.data["rows"], own.setting["floor"]))
 
 
-class Bench:
+class Bench(bench.Bench):
     """The stages; each reads the rows of those before it."""
 
     def __init__(self, setting: dict[str, Any], name: str) -> None:
-        torch.set_num_threads(1)
-        self.setting, self.files = setting, CACHE / name
-        self.files.mkdir(parents=True, exist_ok=True)
-        root, device = os.environ.get("SARTOR_DATA", "../shared/data"), "cuda" if torch.cuda.is_available() else "cpu"
-        self.task: Any = sartor.tasks.get(setting["data"].format(data=root), device)
+        goal = "members of the space found better than those of all at equal cost; 5 draws to land within 10 %"
+        super().__init__(setting, name, goal, SEEDS, graded=GRADED, drawn=DRAWN, measured=MEASURED)
         self.space: Any = sartor.spaces.get(setting["space"])
         self.windows = Windows(self.space, **setting["windows"])
-        self.target = sartor.targets.get("onnxruntime:cpu?threads=1&batch=1")
-        self.store = Store(self.files / "measurements.db")
-        self.results = Results(
-            name,
-            "members of the space found better than those of all at equal cost; 5 draws to land within 10 %",
-            {
-                **setting,
-                "target": measured_on(name, self.target.id),
-                "data_name": self.task.describe(),
-                "seeds": SEEDS,
-                "graded": GRADED,
-                "drawn": DRAWN,
-                "measured": MEASURED,
-            },
-        )
-        self.row = self.results.row
-
-    def needed(self, **cell: Any) -> dict[str, Any]:
-        row = self.results.get(cell)
-        if row is None:
-            raise SystemExit(f"{cell} is missing: run the stage before.")
-        return row
 
     # ------------------------------------------------------------------ costs
 
@@ -194,13 +168,11 @@ class Bench:
 
     def limit(self, counted: Budget) -> float:
         some = near(partial(self.space.sample, np.random.default_rng(7)), counted, 30)
-        return float(f"{np.nanmedian(self.times(some, f'limit {counted.limit:g}')):.3g}")
+        return float(f"{np.nanmedian(self.latencies(some, f'limit {counted.limit:g}')):.3g}")
 
-    def times(self, archs: list[Architecture], sitting: str) -> F:
+    def latencies(self, archs: list[Architecture], sitting: str) -> F:
         """(n,) milliseconds, measured together; NaN for failures."""
-        members = [(self.space, arch) for arch in archs]
-        rows = workflow.compare(members, self.target, ["latency_ms"], self.store, sitting)
-        return np.array([row["latency_ms"] for row in rows], dtype=np.float64)
+        return np.array(self.times([(self.space, arch) for arch in archs], sitting), dtype=np.float64)
 
     # ------------------------------------------------------------------ stages
 
@@ -332,7 +304,7 @@ class Bench:
         rng = np.random.default_rng([seed, budget, 3])
         members = self.windows.members(tuple(known["architecture"]), rng, MEASURED)
         outside = self.space.sample(rng, MEASURED)
-        times = self.times([*members, *outside], f"members {way} {seed} {budget}") / of.limit
+        times = self.latencies([*members, *outside], f"members {way} {seed} {budget}") / of.limit
         ms, every = times[:MEASURED], times[MEASURED:]
         ms, every = ms[np.isfinite(ms)], every[np.isfinite(every)]
         return {

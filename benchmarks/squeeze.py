@@ -18,22 +18,16 @@ Reduced: 20 px, half the width, 10,000 images. Full: 32 px, width 1, all images,
 
 from __future__ import annotations
 
-import os
-import tempfile
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+import bench
 import sartor
-from common import CACHE, RESULTS, Results, interval, measured_on, parser
-from sartor import workflow
+from common import RESULTS, interval, parser
 from sartor.core import Architecture, SearchSpace
-from sartor.runs import Run, read_json
-from sartor.targets.store import Store
-from sartor.training.recipe import Recipe
+from sartor.runs import read_json
 
 SEEDS, STAGES = (0, 1, 2), ("sitting", "train")
 FORMS = {"plain": "", "se": "&se=true", "hardswish": "&act=hardswish", "se, hardswish": "&se=true&act=hardswish"}
@@ -57,58 +51,38 @@ def main() -> None:
     options.add_argument("--seed", type=int, choices=SEEDS, action="append", help="default all")
     options.add_argument("--form", choices=FORMS, action="append", help="of the trainings, default all")
     given = options.parse_args()
-    bench = Bench(FULL if given.full else REDUCED, f"squeeze{'_full' if given.full else ''}")
+    own = Bench(FULL if given.full else REDUCED, f"squeeze{'_full' if given.full else ''}")
     for stage in given.stage or STAGES:
         if stage == "sitting":
-            bench.results.row({"what": stage}, bench.sitting)
+            own.results.row({"what": stage}, own.sitting)
             continue
         for form in given.form or FORMS:
             for seed in given.seed or SEEDS:
-                for limit in bench.limits:
+                for limit in own.limits:
                     cell = {"what": stage, "form": form, "limit_ms": limit, "seed": seed}
-                    bench.results.row(cell, partial(bench.trained, form, limit, seed))
-    bench.results.summarise(**summary(bench.results.data["rows"], bench.setting["floor"]))
+                    own.results.row(cell, partial(own.trained, form, limit, seed))
+    own.results.summarise(**summary(own.results.data["rows"], own.setting["floor"]))
 
 
-class Bench:
+class Bench(bench.Bench):
     """The networks in each form."""
 
     def __init__(self, setting: dict[str, Any], name: str) -> None:
-        torch.set_num_threads(1)
-        self.setting, self.files = setting, CACHE / name
-        self.files.mkdir(parents=True, exist_ok=True)
-        root, device = os.environ.get("SARTOR_DATA", "../shared/data"), "cuda" if torch.cuda.is_available() else "cpu"
-        self.task: Any = sartor.tasks.get(setting["data"].format(data=root), device)
-        self.target = sartor.targets.get("onnxruntime:cpu?threads=1")
+        super().__init__(setting, name, "what squeeze-excite gains and costs", SEEDS)
         rows = [r for r in read_json(RESULTS / "accuracy.json")["rows"] if r["cell"]["what"] == "search"]
         self.found = {(r["cell"]["limit_ms"], r["cell"]["seed"]): tuple(r["lightnas"]) for r in rows}
         self.limits = sorted({limit for limit, _ in self.found})
-        self.results = Results(
-            name,
-            "what squeeze-excite gains and costs",
-            {
-                **setting,
-                "target": measured_on(name, self.target.id),
-                "data_name": self.task.describe(),
-                "seeds": SEEDS,
-            },
-        )
 
     def member(self, form: str, limit: float, seed: int) -> tuple[SearchSpace, Architecture]:
         return sartor.spaces.get(self.setting["space"] + FORMS[form]), self.found[limit, seed]
 
     def sitting(self) -> dict[str, Any]:
         keys = [(form, limit, seed) for form in FORMS for limit in self.limits for seed in SEEDS]
-        with Store(self.files / "measurements.db") as store:
-            members = [self.member(*key) for key in keys]
-            rows = workflow.compare(members, self.target, ["latency_ms"], store, "squeeze")
-        return {"latency_ms": [[*key, row["latency_ms"]] for key, row in zip(keys, rows)]}
+        ms = self.times([self.member(*key) for key in keys], "squeeze")
+        return {"latency_ms": [[*key, value] for key, value in zip(keys, ms)]}
 
     def trained(self, form: str, limit: float, seed: int) -> dict[str, Any]:
-        space, arch = self.member(form, limit, seed)
-        recipe = Recipe().override(self.setting["recipe"])
-        with tempfile.TemporaryDirectory() as scratch, Run(Path(scratch) / "run", {"of": "squeeze"}, seed) as run:
-            found = workflow.train_network(space, arch, self.task, recipe, run)
+        found = self.train(*self.member(form, limit, seed), seed)
         return {"accuracy": found["value"], "params": found["params"]}
 
 
