@@ -15,9 +15,9 @@ Where we differ, or had to decide:
   1. `schedule`. The code updates after each of 20 batches of a network (`per_batch`); the abstract says that the loss
      is accumulated, and the supernet updated every iteration (`per_iteration`: the mean gradient over a generation, 20
      updates in all). The code's batches are of 150; "in total 640 samples" (appendix) we read as 20 of 32 a network.
-     `per` has another reading, 640 a generation, which with a rate of 1e-2 is the default: the only one of the
-     schedules tried that brought an order closer to the truth. A supernet that --from brings has seen nothing of new
-     data, and is shifted on 640 a network. 640 in a whole search would be half an image a network.
+     `per` has another reading, 640 a generation, which with a rate of 1e-2 is the default: the cheapest of those tried
+     that brought an order closer to the truth, which 1e-4 does not. A supernet that --from brings has seen nothing of
+     new data, and is shifted on 640 a network. 640 in a whole search would be half an image a network.
   2. Scores of networks that stay are of weights that have moved since. `revisit` shifts on them and grades them in
      every generation, too. In any case the ten that may win are graded in the end by the weights as they are then;
      the code takes what was said at each one's visit.
