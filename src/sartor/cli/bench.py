@@ -134,16 +134,7 @@ def predictors(
     )
     for size in sizes:
         rows = [row for row in found["rows"] if row["train"] == size]
-        show(
-            {
-                **found,
-                "metric": f"{cost}, {size} to train on,",
-                "range": None,
-                "noise_floor": None,
-                "default": None,
-                "rows": rows,
-            }
-        )
+        show({**found, "metric": f"{cost}, {size} to train on,", "noise_floor": None, "default": None, "rows": rows})
 
 
 def order(

@@ -18,6 +18,8 @@ Predictor = Annotated[
     ),
 ]
 
+_TOLD = "space", "target", "metric", "samples", "failed", "left_out", "range", "noise_floor", "rows"
+
 
 def add(app: typer.Typer) -> None:
     @app.command()
@@ -74,20 +76,7 @@ def add(app: typer.Typer) -> None:
                 "figure": str(opened.path / "fit.svg"),
                 "predictor": found.report["default"],
                 "file": str(opened.path / "predictor.safetensors"),
-                **{
-                    k: found.report[k]
-                    for k in (
-                        "space",
-                        "target",
-                        "metric",
-                        "samples",
-                        "failed",
-                        "left_out",
-                        "range",
-                        "noise_floor",
-                        "rows",
-                    )
-                },
+                **{key: found.report[key] for key in _TOLD},
             }
 
         job = {
@@ -108,9 +97,9 @@ def show(report: dict[str, Json]) -> None:
     from rich.table import Table
 
     unit, floor = report["unit"], report["noise_floor"]
-    low, high = report["range"] or (None, None)
-    title = f"{report['metric']}" + (f", {low:.3g} to {high:.3g} {unit}," if high else "") + " held out"
-    title += f", noise floor {floor:.3g} {unit}" if floor else ""
+    spans = "range" in report  # known tables have none
+    title = f"{report['metric']}" + (", {:.3g} to {:.3g} ".format(*report["range"]) + f"{unit}," if spans else "")
+    title += " held out" + (f", noise floor {floor:.3g} {unit}" if floor else "")
     title += f"; {report['left_out']} networks far from the limit left out" if report["left_out"] else ""
     table = Table(title=title)
     columns = ("rmse", "mae", "kendall", "spearman", "within_5", "within_10")

@@ -28,7 +28,7 @@ def front(search: Recorded) -> str:
         f"{search.front['by']}, before the network is trained. Diamond: the network chosen."
     )
     if search.get("front"):
-        caption += f" sartor train {search.name}/front/N.json trains the N-th by {words.noun(cost)}."
+        caption += f" sartor train {search.path}/front/N.json trains the N-th by {words.noun(cost)}."
     drawn = _front(points, cost, quality, chosen, limit, joined=not others)
     return html.picture(drawn, f"Pareto front of {search.name}", caption, "half")
 
